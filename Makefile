@@ -1,0 +1,97 @@
+# The only door: every check and every run goes through a target here. 'make help' lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PORT ?= 8000
+# Serving has an environment of its own, so that it is seen to need nothing of training.
+SERVE := .venv
+DEV := .venv-dev
+TORCH := torch==2.13.0
+PIP := -m pip --disable-pip-version-check install --quiet
+SOURCES := service training tests benchmarks
+
+# The GPU build where an NVIDIA GPU answers, else the CPU build; EXTRA=cpu or EXTRA=gpu decides.
+EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: serve
+serve: $(SERVE)/.installed-$(EXTRA) ## Serve models/ on port 8000; PORT=9000 changes it
+	@echo "make serve: serving models/ at http://localhost:$(PORT), see http://localhost:$(PORT)/docs (Ctrl-C stops)"
+	@exec $(SERVE)/bin/adaresnet serve --models models --port $(PORT) $(ARGS)
+
+.PHONY: install
+install: $(DEV)/.installed ## Install everything for development and training into .venv-dev
+
+.PHONY: check
+check: lint types ## Lint, formatting, import rules, spelling, types
+
+.PHONY: lint
+lint: $(DEV)/.installed ## Lint, formatting, import rules, spelling
+	$(DEV)/bin/ruff check $(SOURCES)
+	$(DEV)/bin/ruff format --check $(SOURCES)
+	$(DEV)/bin/lint-imports
+	$(DEV)/bin/codespell $(SOURCES) docs README.md CHANGELOG.md Makefile models/README.md
+
+.PHONY: types
+types: $(DEV)/.installed ## Strict type check
+	$(DEV)/bin/mypy
+
+.PHONY: format
+format: $(DEV)/.installed ## Format the code
+	$(DEV)/bin/ruff check --fix $(SOURCES)
+	$(DEV)/bin/ruff format $(SOURCES)
+
+.PHONY: test
+test: $(DEV)/.installed ## Run the tests (no GPU, no network)
+	$(DEV)/bin/python -m pytest $(ARGS)
+
+.PHONY: lock
+lock: $(DEV)/.installed ## Resolve the locked requirements again
+	cd requirements && for target in cpu gpu; do \
+		../$(DEV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+			--no-header --generate-hashes --extra $$target ../pyproject.toml -o serve-$$target.txt; done
+	cd requirements && ../$(DEV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+		--no-header --generate-hashes build.in -o build.txt
+	cd requirements && ../$(DEV)/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+		--no-header --override without-torch.txt --extra cpu --extra train --extra dev \
+		../pyproject.toml -o dev.txt
+
+.PHONY: clean
+clean: ## Remove both environments and every cache
+	rm -rf $(SERVE) $(DEV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(SERVE)/.installed-$(EXTRA): requirements/serve-$(EXTRA).txt requirements/build.txt pyproject.toml
+	@$(call need_python)
+	@echo "make: installing the service ($(EXTRA)) into $(SERVE); this takes a minute the first time"
+	@# The two builds of ONNX Runtime share files: a change of extra starts afresh.
+	@ls $(SERVE)/.installed-* 2>/dev/null | grep -qv 'installed-$(EXTRA)$$' && rm -rf $(SERVE) || true
+	@$(PYTHON) -m venv $(SERVE) || $(call no_venv)
+	@$(SERVE)/bin/python $(PIP) --require-hashes -r requirements/build.txt -r requirements/serve-$(EXTRA).txt
+	@$(SERVE)/bin/python $(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(DEV)/.installed: requirements/dev.txt requirements/build.txt pyproject.toml
+	@$(call need_python)
+	@echo "make: installing the development tools and PyTorch into $(DEV); this takes some minutes the first time"
+	@$(PYTHON) -m venv $(DEV) || $(call no_venv)
+	@$(DEV)/bin/python $(PIP) $(TORCH) || { echo "make: PyTorch ($(TORCH)) could not be installed; it has no build for this Python or platform, or the package index was not reached"; exit 1; }
+	@$(DEV)/bin/python $(PIP) --require-hashes -r requirements/build.txt
+	@$(DEV)/bin/python $(PIP) -r requirements/dev.txt
+	@$(DEV)/bin/python $(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+define need_python
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "make: Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." \
+	"Install it, or say which to use: make PYTHON=/path/to/python3.12"; exit 1; }
+endef
+
+define no_venv
+{ echo "make: '$(PYTHON) -m venv' failed; on Debian and Ubuntu install the package python3-venv"; exit 1; }
+endef

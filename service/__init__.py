@@ -1,0 +1,1 @@
+"""Serve ONNX image classifiers over HTTP."""

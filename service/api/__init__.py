@@ -1,0 +1,1 @@
+"""The HTTP layer; knows nothing of ONNX Runtime."""

@@ -1,0 +1,188 @@
+"""Wire models: what ``/v1`` takes and gives, with examples for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from service.metadata import Accuracy, ShortcutScale
+
+DEFAULT_TOP_K = 5
+MAX_TOP_K = 1_000_000  # only keeps the number an int of sane size; more than C gives C classes
+
+
+class ClassifyQuery(BaseModel):
+    """Query parameters of ``POST /v1/classify``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(
+        default=None, description="model name; default: the configured or the first one"
+    )
+    version: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="model version; default: the highest that is ready"
+    )
+    top_k: int = Field(
+        default=DEFAULT_TOP_K,
+        ge=1,
+        le=MAX_TOP_K,
+        description="classes an image, most probable first; at most all that the model has",
+    )
+    on_error: Literal["fail", "skip"] = Field(
+        default="fail",
+        description="with bad images: refuse the request, or answer the others",
+    )
+
+
+class ImagesBody(BaseModel):
+    """JSON body of ``POST /v1/classify``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    images: list[str] = Field(description="base64, or a data URL, of an encoded image each")
+
+
+class ImageProblem(BaseModel):
+    """What is wrong with one image."""
+
+    index: int | None = Field(
+        default=None, description="place in the request, from 0", examples=[1]
+    )
+    code: str = Field(examples=["image_undecodable"])
+    detail: str
+    hint: str
+
+
+class ClassPrediction(BaseModel):
+    """One class of one image."""
+
+    class_id: int = Field(examples=[3])
+    label: str = Field(examples=["cat"])
+    probability: float = Field(examples=[0.93])
+
+
+class ImageResult(BaseModel):
+    """The answer for one image: its classes, or with on_error=skip its error."""
+
+    predictions: list[ClassPrediction] | None = None
+    error: ImageProblem | None = None
+
+
+class ClassifyResponse(BaseModel):
+    """One result an image, in the order of the request."""
+
+    model: str = Field(examples=["cifar10"])
+    version: int = Field(examples=[1])
+    results: list[ImageResult]
+
+
+class Problem(BaseModel):
+    """An error, as RFC 9457 has it (``application/problem+json``)."""
+
+    type: str = Field(examples=["/problems/model_not_found"])
+    title: str = Field(examples=["Model not found"])
+    status: int = Field(examples=[404])
+    code: str = Field(description="stable; branch on this", examples=["model_not_found"])
+    detail: str = Field(examples=["No model is named 'dogs'."])
+    hint: str = Field(examples=["There are: cifar10, mnist."])
+    request_id: str = Field(examples=["9f2c61d05b3e4a17"])
+    errors: list[ImageProblem] | None = Field(default=None, description="with invalid images")
+
+
+class InputInfo(BaseModel):
+    """What a model takes once images are decoded."""
+
+    height: int = Field(description="pixels", examples=[32])
+    width: int = Field(description="pixels", examples=[32])
+    datatype: Literal["uint8"] = "uint8"
+    layout: Literal["NHWC"] = "NHWC"
+    resize: str = Field(
+        description="how other sizes are brought to it", examples=["center_crop, bilinear"]
+    )
+
+
+class VersionInfo(BaseModel):
+    """One version of a model."""
+
+    version: int
+    ready: bool
+    digest: str | None = Field(default=None, description="SHA-256 of the file that answers")
+    golden_difference: float | None = Field(
+        default=None,
+        description="largest logit difference to PyTorch on the golden images, on this device",
+    )
+    error: str | None = Field(default=None, description="why the file on disk can't be served")
+
+
+class ModelInfo(BaseModel):
+    """A model and the version of it that answers by default."""
+
+    name: str = Field(examples=["cifar10"])
+    ready: bool
+    default_version: int | None = Field(examples=[1])
+    versions: list[VersionInfo]
+    description: str | None = None
+    classes: list[str] | None = Field(default=None, examples=[["airplane", "automobile"]])
+    input: InputInfo | None = None
+    accuracy: Accuracy | None = None
+    shortcut_scales: list[ShortcutScale] | None = Field(
+        default=None, description="learned skip weights, before they were folded away"
+    )
+    execution_provider: str | None = Field(
+        default=None,
+        description="what really runs, not what was configured",
+        examples=["CUDAExecutionProvider"],
+    )
+
+
+class ModelList(BaseModel):
+    """Every model in the repository."""
+
+    models: list[ModelInfo]
+
+
+class Health(BaseModel):
+    """Answer of the health routes."""
+
+    status: str = Field(examples=["ok"])
+
+
+_PIXEL_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
+)
+
+CLASSIFY_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "One image as it is, several as multipart or JSON, or pixels as .npy.",
+    "content": {
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "images": {
+                        "type": "array",
+                        "items": {"type": "string", "format": "binary"},
+                        "description": "files; the field's name does not matter",
+                    }
+                },
+            }
+        },
+        "application/json": {
+            "schema": ImagesBody.model_json_schema(),
+            "examples": {
+                "base64": {"value": {"images": [_PIXEL_PNG]}},
+                "data URL": {"value": {"images": [f"data:image/png;base64,{_PIXEL_PNG}"]}},
+            },
+        },
+        "application/x-npy": {
+            "schema": {
+                "type": "string",
+                "format": "binary",
+                "description": "uint8 [N, H, W, 3], [H, W, 3] or grey [N, H, W]",
+            },
+        },
+    },
+}

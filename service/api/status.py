@@ -1,0 +1,94 @@
+"""What is served and whether it can answer: models, liveness, readiness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.schemas import Health, InputInfo, ModelInfo, ModelList, Problem, VersionInfo
+from service.engine.predictor import Predictor
+from service.engine.repository import Entry
+
+router = APIRouter(tags=["status"])
+
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {
+    404: {"model": Problem, "description": "No such model"}
+}
+
+
+@router.get("/v1/models", response_model_exclude_none=True)
+async def list_models(request: Request) -> ModelList:
+    """Every model in the repository, by name."""
+    catalog = _predictor(request).repository.catalog
+    return ModelList(models=[describe(name, catalog[name]) for name in sorted(catalog)])
+
+
+@router.get("/v1/models/{name}", response_model_exclude_none=True, responses=_NOT_FOUND)
+async def show_model(request: Request, name: str) -> ModelInfo:
+    """One model: versions, classes, input, accuracy, learned shortcut scales, provider."""
+    return describe(name, _predictor(request).repository.versions(name))
+
+
+@router.get("/healthz")
+async def live() -> Health:
+    """The process is alive."""
+    return Health(status="ok")
+
+
+@router.get(
+    "/readyz",
+    response_model=Health,
+    responses={503: {"model": Health, "description": "Models are being loaded, or can't be"}},
+)
+async def ready(request: Request) -> Response:
+    """Every required model can answer."""
+    if _predictor(request).repository.ready:
+        return JSONResponse({"status": "ready"})
+    return JSONResponse({"status": "not ready"}, status_code=503)
+
+
+def describe(name: str, versions: Mapping[int, Entry]) -> ModelInfo:
+    """Describe a model by the version of it that answers when none is asked for."""
+    default = max((number for number, entry in versions.items() if entry.ready), default=None)
+    rows = [_describe_version(number, versions[number]) for number in sorted(versions)]
+    chosen = versions[default].ready if default is not None else None
+    if chosen is None:
+        return ModelInfo(name=name, ready=False, default_version=None, versions=rows)
+    metadata = chosen.session.metadata
+    size = metadata.input
+    architecture = metadata.architecture
+    return ModelInfo(
+        name=name,
+        ready=True,
+        default_version=default,
+        versions=rows,
+        description=metadata.description or None,
+        classes=metadata.labels,
+        input=InputInfo(
+            height=size.height,
+            width=size.width,
+            resize=f"{size.resize.rule}, {size.resize.filter}",
+        ),
+        accuracy=metadata.accuracy,
+        shortcut_scales=architecture.shortcut_scales if architecture else None,
+        execution_provider=chosen.session.provider,
+    )
+
+
+def _describe_version(number: int, entry: Entry) -> VersionInfo:
+    return VersionInfo(
+        version=number,
+        ready=entry.ready is not None,
+        digest=entry.ready.digest if entry.ready else None,
+        golden_difference=entry.ready.golden_difference if entry.ready else None,
+        error=entry.error.detail if entry.error else None,
+    )
+
+
+def _predictor(request: Request) -> Predictor:
+    predictor: Predictor = request.app.state.predictor
+    return predictor

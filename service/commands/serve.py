@@ -1,0 +1,65 @@
+"""``adaresnet serve``: run the HTTP service."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from pydantic import ValidationError
+
+from service.cli import USAGE_ERROR, fail
+from service.settings import load_settings
+
+_PROGRAM = "adaresnet serve"
+# Longer than the idle timeouts of common clients and proxies, which would else race with ours.
+_KEEP_ALIVE_S = 75
+_DRAIN_S = 30
+
+
+def serve(argv: list[str]) -> int:
+    """Serve a model repository over HTTP."""
+    try:
+        settings = load_settings(argv, program=_PROGRAM)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        return fail(_PROGRAM, f"{name} is {first['input']!r}: {first['msg']}", USAGE_ERROR)
+    except ValueError as error:
+        return fail(_PROGRAM, str(error), USAGE_ERROR)
+    if not settings.repository.is_dir():
+        return fail(_PROGRAM, f"models: {settings.repository} is no folder", USAGE_ERROR)
+    try:
+        import onnxruntime  # noqa: F401
+    except ModuleNotFoundError:
+        return fail(_PROGRAM, "ONNX Runtime is missing: install adaresnet[cpu] or adaresnet[gpu]")
+    import uvicorn
+
+    from service.api.app import create_app
+
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    fatal: list[str] = []
+
+    def on_fatal(reason: str) -> None:
+        fatal.append(reason)
+        server.should_exit = True
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings, on_fatal),
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_DRAIN_S,
+        )
+    )
+    server.run()
+    if fatal:
+        return fail(_PROGRAM, fatal[0])
+    return 0 if server.started else 1

@@ -1,0 +1,1 @@
+"""Models, batching and inference; knows nothing of HTTP."""

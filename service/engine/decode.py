@@ -1,0 +1,161 @@
+"""Encoded image bytes to the uint8 RGB pixels that a network takes.
+
+The one definition of decoding and resizing: training data, golden images and requests all pass
+here, so a served picture has the same pixels as one seen in training. Pillow frees the GIL while it
+decodes, so callers run this in threads. Only the formats in ``FORMATS`` are ever tried.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from service.engine.errors import ImageDecodeError, ImageError, ImageTooLargeError
+from service.metadata import Resize
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+DEFAULT_MAX_PIXELS = 40_000_000
+BACKGROUND = (255, 255, 255)  # behind transparent pixels; most pictures are shown on white
+
+_FORMAT_HINT = f"Send a complete {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image."
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def decode_image(
+    data: bytes,
+    height: int,
+    width: int,
+    resize: Resize,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+) -> NDArray[np.uint8]:
+    """Decode one image and bring it to the network's size.
+
+    EXIF orientation is applied; transparency is composited on white; 16-bit samples are scaled to
+    8 bits; of an animation the first frame is taken.
+
+    Args:
+        data: A whole file in one of ``FORMATS``.
+        height: Wanted height, pixels.
+        width: Wanted width, pixels.
+        resize: Crop rule and filter.
+        max_pixels: Largest width times height that is decoded at all.
+
+    Returns:
+        RGB pixels, uint8 [height, width, 3].
+
+    Raises:
+        ImageDecodeError: The bytes are no image in one of ``FORMATS``, or a damaged one.
+        ImageTooLargeError: The image has more than ``max_pixels`` pixels.
+    """
+    if not data:
+        raise ImageDecodeError("The image has no bytes.", hint=_FORMAT_HINT)
+    try:
+        # Pillow warns between one and two times its own limit; ours is checked below.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                _check_pixels(image.width, image.height, max_pixels)
+                rgb = _to_rgb(_oriented(image))
+        return np.asarray(_fitted(rgb, height, width, resize))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageDecodeError(
+            f"The {len(data)} bytes are not an image in a format that the service reads.",
+            hint=_FORMAT_HINT,
+        ) from None
+    except Image.DecompressionBombError:
+        raise _too_large("far more", max_pixels) from None
+    except Exception as error:  # Pillow raises nearly anything on damaged files
+        raise ImageDecodeError(
+            f"The image is damaged or truncated ({type(error).__name__}).", hint=_FORMAT_HINT
+        ) from error
+
+
+def fit_pixels(
+    pixels: NDArray[np.uint8], height: int, width: int, resize: Resize
+) -> NDArray[np.uint8]:
+    """Bring already decoded pixels to the network's size, as ``decode_image`` would.
+
+    Args:
+        pixels: RGB pixels, uint8 [N, H, W, 3].
+        height: Wanted height, pixels.
+        width: Wanted width, pixels.
+        resize: Crop rule and filter.
+
+    Returns:
+        uint8 [N, height, width, 3]; the input itself where its size is right already.
+    """
+    if pixels.shape[1:3] == (height, width):
+        return pixels
+    fitted = np.empty((len(pixels), height, width, 3), np.uint8)
+    for index, picture in enumerate(pixels):
+        fitted[index] = np.asarray(_fitted(Image.fromarray(picture), height, width, resize))
+    return fitted
+
+
+def _check_pixels(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise _too_large(f"{width} x {height} = {width * height}", max_pixels)
+
+
+def _too_large(pixels: str, max_pixels: int) -> ImageTooLargeError:
+    return ImageTooLargeError(
+        f"The image has {pixels} pixels; the limit is {max_pixels}.",
+        hint="Send a smaller picture; the network sees only a small one anyway.",
+    )
+
+
+def _oriented(image: Image.Image) -> Image.Image:
+    image.load()
+    # A broken EXIF block says nothing about the pixels: keep them as they are.
+    with contextlib.suppress(Exception):
+        return ImageOps.exif_transpose(image)
+    return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _high_depth_to_rgb(image)
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        canvas = Image.new("RGBA", layer.size, (*BACKGROUND, 255))
+        return Image.alpha_composite(canvas, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _high_depth_to_rgb(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey to 8 bits; Pillow's own conversion would clip at 255."""
+    samples = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        # Float pictures are in [0, 1] or [0, 255] by convention; nothing in the file says which.
+        full_scale = 1.0 if samples.size and np.nanmax(samples) <= 1.0 else 255.0
+    else:
+        full_scale = 65535.0
+    scaled = np.clip(np.nan_to_num(samples) * (255.0 / full_scale), 0.0, 255.0)
+    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+
+
+def _fitted(image: Image.Image, height: int, width: int, resize: Resize) -> Image.Image:
+    if image.size == (width, height):
+        return image
+    box = (0.0, 0.0, float(image.width), float(image.height))
+    if resize.rule == "center_crop":
+        # Crop and resize in one step: resizing a 1 x 40,000,000 strip by its shorter side first
+        # would need gigabytes.
+        scale = min(image.width / width, image.height / height)
+        left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
+        box = (left, top, left + width * scale, top + height * scale)
+    return image.resize((width, height), _RESAMPLING[resize.filter], box=box)

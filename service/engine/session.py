@@ -1,0 +1,201 @@
+"""One ONNX Runtime session: a loaded model file on the device that really runs it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from service.engine.errors import DeviceError, InferenceError, ModelLoadError
+from service.metadata import (
+    INPUT_NAME,
+    LOGITS_NAME,
+    METADATA_KEY,
+    PROBABILITIES_NAME,
+    ModelMetadata,
+)
+
+DeviceChoice = Literal["auto", "cpu", "cuda"]
+CPU_PROVIDER = "CPUExecutionProvider"
+CUDA_PROVIDER = "CUDAExecutionProvider"
+
+_QUIET = 3  # ONNX Runtime's severity "error": its warnings name internals, ours say what to do
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How sessions are made.
+
+    Attributes:
+        device: ``cuda`` fails where it can't run; ``auto`` falls back to the CPU with a warning.
+        threads: Threads that one run may use on the CPU.
+    """
+
+    device: DeviceChoice = "auto"
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Outputs for a batch: ``logits`` and ``probabilities``, float32 [N, C] each."""
+
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+
+class Session:
+    """A model that is loaded and ready to run. Safe to call from several threads.
+
+    Attributes:
+        metadata: What the file says about itself.
+        provider: The execution provider that the session really has, never the configured one.
+    """
+
+    def __init__(self, model: bytes | Path, options: SessionOptions) -> None:
+        """Load a model file or its bytes.
+
+        Raises:
+            ModelLoadError: No ONNX model, or one without our metadata, inputs or outputs.
+            DeviceError: ``options.device`` is ``cuda`` and CUDA can't be used.
+        """
+        self._session = _create(model, options)
+        self.provider: str = self._session.get_providers()[0]
+        self.metadata = _read_metadata(self._session)
+        _check_signature(self._session, self.metadata)
+
+    def run(self, images: NDArray[np.uint8]) -> Prediction:
+        """Run one batch.
+
+        Args:
+            images: RGB pixels, uint8 [N, height, width, 3], N >= 1, of the metadata's size.
+
+        Raises:
+            InferenceError: ONNX Runtime failed.
+        """
+        try:
+            logits, probabilities = self._session.run(
+                [LOGITS_NAME, PROBABILITIES_NAME], {INPUT_NAME: images}
+            )
+        except Exception as error:  # ONNX Runtime's own classes share no base
+            raise InferenceError(
+                f"The network failed on a batch of {len(images)} images.",
+                hint="This is a fault of the service or its model; its log has the cause.",
+            ) from error
+        return Prediction(logits, probabilities)
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use: affinity and cgroup quota, at least 1."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()[:2]
+        if limit != "max":
+            count = min(count or 1, round(int(limit) / int(period)))
+    return max(1, count or 1)
+
+
+def cuda_built_in() -> bool:
+    """The installed ONNX Runtime has a CUDA provider (which may still fail to start)."""
+    return CUDA_PROVIDER in ort.get_available_providers()
+
+
+def _create(model: bytes | Path, options: SessionOptions) -> ort.InferenceSession:
+    if options.device != "cpu":
+        try:
+            return _create_on_cuda(model, options)
+        except DeviceError as error:
+            if options.device == "cuda":
+                raise
+            # Without the GPU package the CPU is what was installed, not a fallback to warn of.
+            level = logging.WARNING if cuda_built_in() else logging.INFO
+            _logger.log(level, "running on the CPU: %s", error.detail)
+    return _open(model, options, [CPU_PROVIDER])
+
+
+def _create_on_cuda(model: bytes | Path, options: SessionOptions) -> ort.InferenceSession:
+    if not cuda_built_in():
+        raise DeviceError(
+            "The installed ONNX Runtime has no CUDA provider.",
+            hint="Install adaresnet[gpu] instead of adaresnet[cpu], or use --device cpu.",
+        )
+    # Finds CUDA and cuDNN in their Python packages, so that no LD_LIBRARY_PATH is needed.
+    ort.preload_dlls()
+    try:
+        session = _open(model, options, [CUDA_PROVIDER, CPU_PROVIDER])
+    except ModelLoadError:
+        # A file that loads nowhere is the file's fault; one that loads on the CPU is not.
+        _open(model, options, [CPU_PROVIDER])
+        raise _no_cuda() from None
+    if session.get_providers()[0] != CUDA_PROVIDER:
+        raise _no_cuda()
+    return session
+
+
+def _no_cuda() -> DeviceError:
+    return DeviceError(
+        "CUDA can't be used: no GPU, no driver, or its libraries don't load.",
+        hint="Check nvidia-smi and the CUDA and cuDNN packages, or use --device cpu.",
+    )
+
+
+def _open(
+    model: bytes | Path, options: SessionOptions, providers: list[str]
+) -> ort.InferenceSession:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = _QUIET
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    # Spinning threads would take the core that serves HTTP.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        session = ort.InferenceSession(source, settings, providers=providers)
+    except Exception as error:  # ONNX Runtime's own classes share no base
+        raise ModelLoadError(
+            f"ONNX Runtime can't load the model ({type(error).__name__}).",
+            hint="The file is damaged or no ONNX model; export it again.",
+        ) from error
+    session.disable_fallback()
+    return session
+
+
+def _read_metadata(session: ort.InferenceSession) -> ModelMetadata:
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+    if text is None:
+        raise ModelLoadError(
+            f"The model has no {METADATA_KEY!r} in its metadata.",
+            hint="Export it with 'adaresnet export'.",
+        )
+    try:
+        return ModelMetadata.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelLoadError(
+            f"The model's metadata is not valid at {where!r}: {first['msg']}.",
+            hint="Export it with this version of 'adaresnet export'.",
+        ) from error
+
+
+def _check_signature(session: ort.InferenceSession, metadata: ModelMetadata) -> None:
+    size = metadata.input
+    wanted_inputs = {INPUT_NAME: ("tensor(uint8)", [size.height, size.width, 3])}
+    outputs = ("tensor(float)", [len(metadata.labels)])
+    wanted_outputs = {LOGITS_NAME: outputs, PROBABILITIES_NAME: outputs}
+    inputs = {i.name: (i.type, list(i.shape[1:])) for i in session.get_inputs()}
+    found = {o.name: (o.type, list(o.shape[1:])) for o in session.get_outputs()}
+    if inputs != wanted_inputs or found != wanted_outputs:
+        raise ModelLoadError(
+            f"The graph takes {inputs} and gives {found}; its metadata says"
+            f" {wanted_inputs} and {wanted_outputs}.",
+            hint="Export it again with 'adaresnet export'.",
+        )

@@ -1,0 +1,141 @@
+"""What a model file says about itself: the only contract between training and service.
+
+One JSON document under ``METADATA_KEY`` in the ONNX file's ``metadata_props``. This file imports
+pydantic and nothing else of the project, so both sides, and any other tool, can read it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
+
+METADATA_KEY = "adaresnet.metadata"
+SCHEMA_VERSION: Literal[1] = 1
+
+INPUT_NAME = "images"
+LOGITS_NAME = "logits"
+PROBABILITIES_NAME = "probabilities"
+
+
+class _Record(BaseModel):
+    # Unknown keys are ignored, so that a reader one minor schema older still serves the file.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Resize(_Record):
+    """How a picture of another size is brought to the network's size."""
+
+    rule: Literal["center_crop", "stretch"] = Field(
+        default="center_crop",
+        description="Cut the largest centred part of the right shape, or change the shape.",
+    )
+    filter: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+
+
+class Input(_Record):
+    """The input tensor: uint8 RGB pixels [N, height, width, 3]."""
+
+    height: int = Field(ge=1, le=4096, description="pixels")
+    width: int = Field(ge=1, le=4096, description="pixels")
+    resize: Resize = Resize()
+
+
+class Normalization(_Record):
+    """The preprocessing inside the graph: ``(pixel / 255 - mean) / std`` a channel."""
+
+    color: Literal["rgb", "grey"] = Field(description="grey: ITU-R 601 luma of the RGB input")
+    mean: list[float] = Field(description="one value a channel, of pixels scaled to [0, 1]")
+    std: list[float]
+
+
+class ShortcutScale(_Record):
+    """One learned skip weight, as it was before folding."""
+
+    block: str = Field(examples=["stage1.block1"])
+    shortcut: Literal["identity", "projection"]
+    value: float
+
+
+class Architecture(_Record):
+    """The trained network."""
+
+    network: str = Field(examples=["resnet20"])
+    width: int = Field(ge=1, description="multiple of the published channel counts")
+    parameters: int = Field(ge=1)
+    shortcut_scales: list[ShortcutScale]
+
+
+class TrainingRun(_Record):
+    """Where the weights come from."""
+
+    data: str
+    train_images: int
+    config: dict[str, str | int | float | bool | None]
+    config_hash: str
+    seed: int
+    epochs: int
+    duration_s: float
+    versions: dict[str, str]
+
+
+class Accuracy(_Record):
+    """Top-1 accuracy, measured on the exported file through ONNX Runtime."""
+
+    data: str
+    split: str
+    images: int = Field(ge=1)
+    top1: float = Field(ge=0, le=1)
+
+
+class Verification(_Record):
+    """What the exporter compared before it wrote the file."""
+
+    images: int = Field(ge=1, description="real images on which both sides were compared")
+    max_abs_difference: float = Field(ge=0, description="largest logit difference to PyTorch")
+    logit_range: float = Field(ge=0, description="largest minus smallest PyTorch logit")
+    tolerance: float = Field(gt=0, description="largest difference allowed, of the logit range")
+    top1_agreement: float = Field(ge=0, le=1)
+    operators_before: dict[str, int] = Field(description="the PyTorch network, traced")
+    operators_after: dict[str, int] = Field(description="the exported graph")
+    operators_plain_twin: dict[str, int] = Field(description="the same network with every w = 1")
+
+
+class GoldenImage(_Record):
+    """An encoded picture and the logits that PyTorch gave for it."""
+
+    media_type: str
+    data: Base64Bytes
+    logits: list[float]
+
+
+class GoldenSet(_Record):
+    """Pictures that the service decodes and runs before it calls the version ready."""
+
+    tolerance: float = Field(gt=0, description="largest logit difference allowed, absolute")
+    images: list[GoldenImage] = Field(min_length=1)
+
+
+class ModelMetadata(_Record):
+    """Everything that is needed to serve an image classifier, and where it comes from."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    description: str = ""
+    labels: Annotated[list[str], Field(min_length=1)]
+    input: Input
+    normalization: Normalization | None = None
+    architecture: Architecture | None = None
+    training: TrainingRun | None = None
+    accuracy: Accuracy | None = None
+    verification: Verification | None = None
+    golden: GoldenSet | None = None
+
+    @model_validator(mode="after")
+    def _golden_logits_match_labels(self) -> Self:
+        for index, image in enumerate(self.golden.images if self.golden else ()):
+            if len(image.logits) != len(self.labels):
+                raise ValueError(
+                    f"golden image {index} has {len(image.logits)} logits"
+                    f" for {len(self.labels)} labels"
+                )
+        return self

@@ -1,0 +1,109 @@
+"""Every setting of the service: flags over environment over an optional TOML file over defaults."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    TomlConfigSettingsSource,
+)
+
+ENV_PREFIX = "ADARESNET_"
+_REPOSITORY = Path(__file__).parent.parent / "models"
+_PACKAGED = Path(__file__).parent / "shipped_models"
+
+
+class Settings(
+    BaseSettings,
+    frozen=True,
+    extra="forbid",
+    env_prefix=ENV_PREFIX,
+    cli_kebab_case=True,
+    cli_implicit_flags=True,
+    cli_hide_none_type=True,
+):
+    """Serve a model repository over HTTP.
+
+    Every flag can also be set in the environment (--max-batch-size is ADARESNET_MAX_BATCH_SIZE) and
+    in a TOML file named by ADARESNET_CONFIG (max_batch_size = 64). A flag wins over the
+    environment, the environment over the file.
+    """
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = Field(default=8000, ge=0, le=65535, description="0 takes any free port")
+    models: Path | None = Field(
+        default=None,
+        description="model repository, models/<name>/<version>/model.onnx;"
+        " default: ./models, else the models that come with the package",
+    )
+    default_model: str | None = Field(
+        default=None, description="answers requests that name no model; default: the first by name"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="cuda refuses to start where it can't run; auto falls back"
+    )
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="CPU threads of one run; 0: all CPUs of the process"
+    )
+    max_batch_size: int = Field(default=32, ge=1, le=4096, description="images of one run")
+    max_queue_size: int = Field(
+        default=4096, ge=1, description="images that may wait for one model before 503"
+    )
+    max_body_bytes: int = Field(default=64 * 2**20, ge=1, description="largest request body")
+    max_images: int = Field(default=4096, ge=1, description="images of one request")
+    max_image_pixels: int = Field(
+        default=40_000_000, ge=1, description="width x height of an image"
+    )
+    request_timeout_s: float = Field(
+        default=30.0, gt=0, description="seconds until an unanswered request gets 504"
+    )
+    repository_poll_s: float = Field(
+        default=2.0, ge=0, description="seconds between looks for new models; 0: never look"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read flags, environment and TOML file, in this order of precedence."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @property
+    def repository(self) -> Path:
+        """The model repository that the settings mean."""
+        return self.models or default_repository()
+
+
+def default_repository() -> Path:
+    """``./models`` where it is there, else the models that come with the package."""
+    here = Path("models")
+    return next((path for path in (here, _PACKAGED, _REPOSITORY) if path.is_dir()), here)
+
+
+def load_settings(argv: list[str], *, program: str) -> Settings:
+    """Read the settings from flags, environment and the TOML file in ``ADARESNET_CONFIG``.
+
+    Raises:
+        ValueError: A value is not allowed, or the TOML file is missing or has an unknown key.
+        SystemExit: An unknown flag, or ``--help``.
+    """
+    config = os.environ.get(ENV_PREFIX + "CONFIG")
+    if config and not Path(config).is_file():
+        raise ValueError(f"{ENV_PREFIX}CONFIG names {config!r}, which is no file")
+
+    class Loaded(Settings, toml_file=config):
+        __doc__ = Settings.__doc__
+
+    loaded = Loaded(_cli_parse_args=argv, _cli_prog_name=program)
+    return Settings.model_construct(**dict(loaded))

@@ -1,0 +1,1 @@
+"""Train adaptive residual networks and export them for the service."""

@@ -1,0 +1,1 @@
+"""Labelled images as tensors, and their augmentation."""

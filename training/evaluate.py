@@ -1,0 +1,47 @@
+"""Accuracy of a PyTorch network on a split."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from training.data.augment import Normalize, to_channels
+from training.data.dataset import Split
+
+
+@torch.no_grad()
+def predict_logits(
+    network: nn.Module,
+    normalize: Normalize,
+    pixels: Tensor,
+    *,
+    grey: bool,
+    batch_size: int = 500,
+) -> Tensor:
+    """Run a network in evaluation mode over plain pixels.
+
+    Args:
+        network: Normalised pixels to logits.
+        normalize: The run's normalisation.
+        pixels: uint8 [N, H, W, 3].
+        grey: The network takes one channel.
+        batch_size: Images a step.
+
+    Returns:
+        Logits, float32 [N, classes], on the CPU.
+    """
+    was_training = network.training
+    network.eval()
+    device = next(network.parameters()).device
+    parts = [
+        network(normalize(to_channels(chunk.to(device), grey=grey))).float().cpu()
+        for chunk in torch.split(pixels, batch_size)
+    ]
+    network.train(was_training)
+    return torch.cat(parts)
+
+
+def accuracy(network: nn.Module, normalize: Normalize, split: Split, *, grey: bool) -> float:
+    """Top-1 accuracy on a split, in [0, 1]."""
+    logits = predict_logits(network, normalize, split.pixels, grey=grey)
+    return float((logits.argmax(dim=1) == split.labels).double().mean())

@@ -1,0 +1,1 @@
+"""Fold, write, verify and publish a trained network."""

@@ -1,0 +1,200 @@
+"""From a checkpoint to a proved file in the model repository, top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from service.engine.decode import decode_image
+from service.engine.session import Session, SessionOptions, available_cpus
+from service.metadata import (
+    Accuracy,
+    Architecture,
+    GoldenSet,
+    Input,
+    ModelMetadata,
+    Normalization,
+    ShortcutScale,
+    TrainingRun,
+    Verification,
+)
+from training.checkpoint import RunState, load_checkpoint, restore_network
+from training.data.augment import Normalize
+from training.data.dataset import DataError, ImageData, load_data
+from training.evaluate import predict_logits
+from training.export.fold import fold_network
+from training.export.fuse import fuse_network
+from training.export.golden import draw_golden_images, golden_image
+from training.export.graph import build_graph, count_operators, with_metadata
+from training.export.publish import check_name, publish
+from training.export.verify import TOLERANCE, Comparison, compare, traced_operators
+from training.loop import network_of
+from training.networks.cifar import CifarResNet
+
+GOLDEN_TOLERANCE = 1e-3  # of the logit range: room for another device's float32 arithmetic
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export and where to.
+
+    Attributes:
+        checkpoint: Run folder or checkpoint file.
+        name: Name in the model repository.
+        repository: Folder of the model repository.
+        data: Where the run's data is now; None: where it was in training.
+        description: One line for people.
+    """
+
+    checkpoint: Path
+    name: str
+    repository: Path
+    data: str | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A published file and what was proved of it."""
+
+    path: Path
+    metadata: ModelMetadata
+    kept_muls: tuple[str, ...]
+
+
+def export_checkpoint(request: ExportRequest, say: Callable[[str], None]) -> ExportResult:
+    """Fold, write, prove and publish a trained network.
+
+    Raises:
+        CheckpointError: The checkpoint can't be read.
+        DataError: The run's test data can't be read, or is not what the run was trained on.
+        FoldError: The network holds a value that can't be folded.
+        VerificationError: The graph's outputs differ from PyTorch's; nothing was written.
+        PublishError: The repository can't be written.
+    """
+    check_name(request.name)
+    state, tensors = load_checkpoint(request.checkpoint)
+    network = network_of(state)
+    restore_network(network, tensors)
+    network.eval()
+    fused = fuse_network(network, state.mean, state.std)
+    folded = fold_network(fused)
+    size = Input(height=state.image_px, width=state.image_px, resize=state.config.resize)
+    graph = build_graph(folded, size)
+    plain = build_graph(fold_network(fused.plain_twin()), size)
+    say("folded; comparing with PyTorch on the test set")
+    comparison = _compare(graph, state, network, request.data)
+    metadata = _describe(request, state, network, size).model_copy(
+        update={
+            "golden": _golden(state, network, size, comparison.logit_range),
+            "verification": _verification(comparison, network, graph, plain),
+            "accuracy": Accuracy(
+                data=state.data_name,
+                split=state.test_name,
+                images=comparison.images,
+                top1=comparison.accuracy,
+            ),
+        }
+    )
+    path = publish(with_metadata(graph, metadata), request.repository, request.name)
+    return ExportResult(path, metadata, folded.kept_muls)
+
+
+def _compare(
+    graph: onnx.ModelProto, state: RunState, network: CifarResNet, source: str | None
+) -> Comparison:
+    data = _test_data(state, source)
+    expected = predict_logits(
+        network, Normalize(state.mean, state.std), data.test.pixels, grey=state.grey
+    )
+    bare = ModelMetadata(
+        labels=list(state.class_names),
+        input=Input(height=state.image_px, width=state.image_px),
+    )
+    options = SessionOptions(device="cpu", threads=available_cpus())
+    return compare(Session(with_metadata(graph, bare), options), expected, data.test)
+
+
+def _test_data(state: RunState, source: str | None) -> ImageData:
+    config = state.config
+    try:
+        data = load_data(source or config.data, state.image_px, config.resize, config.seed)
+    except DataError as error:
+        raise DataError(f"{error}; --data says where the run's data is now") from error
+    if data.class_names != state.class_names:
+        raise DataError(
+            f"the data's classes are {list(data.class_names)}; the run was trained on"
+            f" {list(state.class_names)}"
+        )
+    # A grey run reads colour pictures by their luma, so whether this data is grey does not matter.
+    return replace(data, grey=state.grey)
+
+
+def _golden(state: RunState, network: CifarResNet, size: Input, logit_range: float) -> GoldenSet:
+    drawn = draw_golden_images(size.height, size.width)
+    pixels = np.stack([decode_image(d, size.height, size.width, size.resize) for _, d in drawn])
+    logits = predict_logits(
+        network, Normalize(state.mean, state.std), torch.from_numpy(pixels), grey=state.grey
+    )
+    images = [
+        golden_image(media_type, data, row)
+        for (media_type, data), row in zip(drawn, logits.tolist(), strict=True)
+    ]
+    return GoldenSet(tolerance=GOLDEN_TOLERANCE * logit_range, images=images)
+
+
+def _verification(
+    comparison: Comparison,
+    network: CifarResNet,
+    graph: onnx.ModelProto,
+    plain: onnx.ModelProto,
+) -> Verification:
+    return Verification(
+        images=comparison.images,
+        max_abs_difference=comparison.max_abs_difference,
+        logit_range=comparison.logit_range,
+        tolerance=TOLERANCE,
+        top1_agreement=comparison.top1_agreement,
+        operators_before=traced_operators(network),
+        operators_after=count_operators(graph),
+        operators_plain_twin=count_operators(plain),
+    )
+
+
+def _describe(
+    request: ExportRequest, state: RunState, network: CifarResNet, size: Input
+) -> ModelMetadata:
+    config = state.config
+    scales = [
+        ShortcutScale(block=name, shortcut=b.shortcut_kind, value=b.shortcut_scale.value)
+        for name, b in network.named_blocks()
+    ]
+    return ModelMetadata(
+        description=request.description,
+        labels=list(state.class_names),
+        input=size,
+        normalization=Normalization(
+            color="grey" if state.grey else "rgb", mean=state.mean, std=state.std
+        ),
+        architecture=Architecture(
+            network=config.network,
+            width=config.width,
+            parameters=sum(p.numel() for p in network.parameters()),
+            shortcut_scales=scales,
+        ),
+        training=TrainingRun(
+            data=state.data_name,
+            train_images=state.train_images,
+            config=config.portable(),
+            config_hash=config.stable_hash(),
+            seed=config.seed,
+            epochs=state.epochs_done,
+            duration_s=round(sum(record.duration_s for record in state.history), 1),
+            versions=state.versions,
+        ),
+    )

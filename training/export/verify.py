@@ -1,0 +1,106 @@
+"""Prove an exported graph against PyTorch, through the session that will serve it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from service.engine.session import Prediction, Session
+from training.data.dataset import Split
+from training.networks.cifar import CifarResNet
+
+# Of the range of the logits. Folding is exact; what is left is float32 rounding, near 1e-6.
+TOLERANCE = 1e-4
+_BATCH = 250
+_OPERATOR_OF = {
+    "Conv2d": "Conv",
+    "BatchNorm2d": "BatchNormalization",
+    "ReLU": "Relu",
+    "AdaptiveAvgPool2d": "GlobalAveragePool",
+    "Flatten": "Flatten",
+    "Linear": "Gemm",
+    "add": "Add",
+    "mul": "Mul",
+}
+
+
+class VerificationError(Exception):
+    """The exported graph does not do what the PyTorch network does."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far the two sides are apart on real images.
+
+    Attributes:
+        images: Number of images compared.
+        max_abs_difference: Largest logit difference.
+        logit_range: Largest minus smallest PyTorch logit.
+        top1_agreement: Share of images with the same first class.
+        accuracy: Top-1 accuracy of the exported graph.
+    """
+
+    images: int
+    max_abs_difference: float
+    logit_range: float
+    top1_agreement: float
+    accuracy: float
+
+
+def compare(session: Session, expected: Tensor, split: Split) -> Comparison:
+    """Run the exported graph over a split and compare with PyTorch.
+
+    Args:
+        session: The exported graph.
+        expected: PyTorch's logits on the split, float32 [N, C].
+        split: The images and their labels.
+
+    Raises:
+        VerificationError: A logit differs by more than ``TOLERANCE`` of the logit range.
+    """
+    images: NDArray[np.uint8] = split.pixels.numpy()
+    parts = [session.run(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+    logits = np.concatenate([part.logits for part in parts])
+    reference = expected.numpy()
+    difference = float(np.abs(logits - reference).max())
+    logit_range = float(reference.max() - reference.min())
+    # Written so that a NaN fails.
+    if not difference <= TOLERANCE * logit_range:
+        raise VerificationError(
+            f"the exported graph differs from PyTorch by {difference:.3g}; allowed is"
+            f" {TOLERANCE:g} of the logit range {logit_range:.3g}. Nothing was written"
+        )
+    _check_probabilities(parts)
+    first = logits.argmax(axis=1)
+    return Comparison(
+        images=len(images),
+        max_abs_difference=difference,
+        logit_range=logit_range,
+        top1_agreement=float((first == reference.argmax(axis=1)).mean()),
+        accuracy=float((first == split.labels.numpy()).mean()),
+    )
+
+
+def _check_probabilities(parts: list[Prediction]) -> None:
+    for part in parts:
+        softmax = torch.softmax(torch.from_numpy(part.logits), dim=1).numpy()
+        if not np.allclose(part.probabilities, softmax, atol=1e-5):
+            raise VerificationError("the probabilities are not the softmax of the logits")
+
+
+def traced_operators(network: CifarResNet) -> dict[str, int]:
+    """Count the operators that PyTorch runs, in ONNX terms, by tracing the network."""
+    graph = fx.Tracer().trace(network)
+    modules = dict(network.named_modules())
+    counts: Counter[str] = Counter()
+    for node in graph.nodes:
+        if node.op == "call_module":
+            counts[_OPERATOR_OF[type(modules[str(node.target)]).__name__]] += 1
+        elif node.op == "call_function":
+            counts[_OPERATOR_OF[node.target.__name__]] += 1
+    return dict(sorted(counts.items()))
