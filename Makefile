@@ -51,6 +51,11 @@ format: $(DEV)/.installed ## Format the code
 test: $(DEV)/.installed ## Run the tests (no GPU, no network)
 	$(DEV)/bin/python -m pytest $(ARGS)
 
+.PHONY: openapi
+openapi: $(DEV)/.installed ## Write the OpenAPI snapshot that a test compares with
+	$(DEV)/bin/python -c 'import json; from service.api.app import create_app; from service.settings import Settings; \
+		print(json.dumps(create_app(Settings(), print).app.openapi(), indent=1))' > docs/openapi.json
+
 .PHONY: lock
 lock: $(DEV)/.installed ## Resolve the locked requirements again
 	cd requirements && for target in cpu gpu; do \

@@ -69,7 +69,7 @@ async def read_images(request: Request, settings: Settings) -> EncodedImages | P
     if kind == "application/json":
         return await run_in_threadpool(_parse_json, body, settings.max_images)
     if kind == "application/x-npy" or body.startswith(NPY_MAGIC):
-        return _parse_npy(body, settings)
+        return await run_in_threadpool(_parse_npy, body, settings)
     return [body]
 
 

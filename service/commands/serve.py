@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import socket
 import sys
 
 from pydantic import ValidationError
@@ -14,6 +16,7 @@ _PROGRAM = "adaresnet serve"
 # Longer than the idle timeouts of common clients and proxies, which would else race with ours.
 _KEEP_ALIVE_S = 75
 _DRAIN_S = 30
+_BACKLOG = 2048  # connections that the kernel holds until they are accepted
 
 
 def serve(argv: list[str]) -> int:
@@ -47,11 +50,14 @@ def serve(argv: list[str]) -> int:
         fatal.append(reason)
         server.should_exit = True
 
+    try:
+        listener = _listen(settings.host, settings.port)
+    except OSError as error:
+        where = f"{settings.host} port {settings.port}"
+        return fail(_PROGRAM, f"can't listen on {where}: {error.strerror}")
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings, on_fatal),
-            host=settings.host,
-            port=settings.port,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -59,7 +65,15 @@ def serve(argv: list[str]) -> int:
             timeout_graceful_shutdown=_DRAIN_S,
         )
     )
-    server.run()
+    # uvicorn raises the signal that stopped it once more when all is done; then it is no news.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, lambda *_: None)
+    server.run(sockets=[listener])
     if fatal:
         return fail(_PROGRAM, fatal[0])
     return 0 if server.started else 1
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG)

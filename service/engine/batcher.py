@@ -151,15 +151,18 @@ class Batcher:
 
     def _finish(self, slices: list[_Slice], done: asyncio.Future[Prediction]) -> None:
         self._busy = False
-        self._start_next()
         error = done.exception()
+        if error is not None:
+            for piece in slices:
+                self._leave(piece.ticket)
+        # The next batch begins before this one's answers are handed out.
+        self._start_next()
         row = 0
         for piece in slices:
             count = piece.stop - piece.start
             if piece.ticket.answer.done():
                 pass  # its caller left while the batch ran
             elif error is not None:
-                self._leave(piece.ticket)
                 piece.ticket.answer.set_exception(error)
             else:
                 _deliver(piece, done.result(), row)

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings, load_settings
+
+
+def test_flag_beats_environment_beats_file_beats_default(monkeypatch, tmp_path):
+    config = tmp_path / "service.toml"
+    config.write_text("max_batch_size = 3\nmax_images = 4\nport = 1\n")
+    monkeypatch.setenv("ADARESNET_CONFIG", str(config))
+    monkeypatch.setenv("ADARESNET_PORT", "2")
+    monkeypatch.setenv("ADARESNET_MAX_IMAGES", "5")
+    settings = load_settings(["--port", "9"], program="x")
+    assert (settings.port, settings.max_images, settings.max_batch_size) == (9, 5, 3)
+    assert settings.threads == Settings().threads
+
+
+def test_every_setting_has_a_flag_and_an_environment_twin(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        load_settings(["--help"], program="x")
+    text = capsys.readouterr().out
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in text
+    monkeypatch.setenv("ADARESNET_DEVICE", "cpu")
+    assert load_settings([], program="x").device == "cpu"
+
+
+def test_wrong_values_and_unknown_keys_are_refused(monkeypatch, tmp_path):
+    with pytest.raises(ValidationError, match="port"):
+        load_settings(["--port", "70000"], program="x")
+    with pytest.raises(SystemExit):
+        load_settings(["--no-such-flag", "1"], program="x")
+    config = tmp_path / "service.toml"
+    config.write_text("prot = 1\n")
+    monkeypatch.setenv("ADARESNET_CONFIG", str(config))
+    with pytest.raises(ValidationError, match="prot"):
+        load_settings([], program="x")
+    monkeypatch.setenv("ADARESNET_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(ValueError, match="no file"):
+        load_settings([], program="x")

@@ -1,0 +1,239 @@
+"""Real processes: the command line, start and stop, models that come and go."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from typing import IO
+
+import httpx
+import numpy as np
+import pytest
+
+from service.engine.session import cuda_built_in
+from tests.conftest import ADARESNET, CLASSES, Exported, draw, free_port, serving
+
+
+def adaresnet(
+    *args: object, stdin: IO[bytes] | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [str(ADARESNET), *map(str, args)]
+    return subprocess.run(
+        command, stdin=stdin, env=env, capture_output=True, text=True, timeout=240
+    )
+
+
+def test_the_whole_line_from_a_folder_of_pictures_to_an_answer(image_folder, tmp_path, rng):
+    run, models = tmp_path / "run", tmp_path / "models"
+    trained = adaresnet(
+        "train", "--data", image_folder, "--out", run, "--network", "resnet8", "--epochs", "3",
+        "--batch-size", "32", "--learning-rate", "0.05", "--shift-px", "1", "--device", "cpu",
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert "test accuracy" in trained.stdout
+    exported = adaresnet("export", run, "--name", "colors", "--models", models)
+    assert exported.returncode == 0, exported.stderr
+    for words in ("largest absolute difference", "operators before", "operators after", "ONNX"):
+        assert words in exported.stdout
+    assert (models / "colors" / "1" / "model.onnx").is_file()
+    with serving(models, tmp_path) as server, server.client() as client:
+        for name in CLASSES:
+            buffer = io.BytesIO()
+            draw(name, rng, (64, 48)).save(buffer, "JPEG")
+            answer = client.post("/v1/classify", content=buffer.getvalue())
+            assert answer.json()["results"][0]["predictions"][0]["label"] == name
+
+
+def test_resume_continues_a_finished_run_without_harm(trained_run, image_folder, tmp_path):
+    shutil.copytree(trained_run, tmp_path / "run")
+    result = adaresnet(
+        "train", "--data", image_folder, "--out", tmp_path / "run", "--resume",
+        "--network", "resnet8", "--epochs", "4", "--batch-size", "32",
+        "--learning-rate", "0.05", "--shift-px", "1", "--device", "cpu",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "after 4 epochs" in result.stdout
+
+
+def test_classify_here_and_through_a_server(exported: Exported, server, tmp_path, rng):
+    picture, junk = tmp_path / "red.png", tmp_path / "junk.png"
+    draw("red", rng).save(picture)
+    junk.write_bytes(b"junk")
+    here = adaresnet("classify", picture, "--models", exported.repository, "--json")
+    there = adaresnet("classify", picture, "--url", server.url, "--json")
+    assert here.returncode == there.returncode == 0, here.stderr + there.stderr
+    ours, theirs = json.loads(here.stdout), json.loads(there.stdout)
+    assert ours["results"][0]["image"] == str(picture)
+    for body in (ours, theirs):
+        assert body["results"][0]["predictions"][0]["label"] == "red"
+    table = adaresnet("classify", picture, junk, "--models", exported.repository, "--top-k", "1")
+    assert table.returncode == 1
+    assert "red" in table.stdout.splitlines()[0]
+    assert "junk.png" in table.stdout.splitlines()[1]
+    with picture.open("rb") as stdin:
+        piped = adaresnet("classify", "-", "--models", exported.repository, stdin=stdin)
+    assert piped.returncode == 0
+    assert "red" in piped.stdout
+
+
+def test_models_lists_a_repository_or_a_server(exported: Exported, server):
+    for source in (("--models", exported.repository), ("--url", server.url)):
+        table = adaresnet("models", *source)
+        assert table.returncode == 0, table.stderr
+        assert "colors" in table.stdout
+        (row,) = json.loads(adaresnet("models", *source, "--json").stdout)
+        assert row["name"] == "colors"
+
+
+def test_wrong_usage_ends_in_one_line(tmp_path, exported: Exported):
+    for args, word in (
+        (("nonsense",), "nonsense"),
+        (("serve", "--port", "70000"), "port"),
+        (("serve", "--models", tmp_path / "none"), "none"),
+        (("classify", tmp_path / "none.png", "--models", exported.repository), "none.png"),
+        (("classify", "x.png", "--top-k", "0"), "top-k"),
+        (("classify", __file__, "--url", f"http://127.0.0.1:{free_port()}"), "refused"),
+        (("models", "--models", tmp_path / "none"), "none"),
+        (("train", "--epochs", "2"), "data"),
+        (("train", "--data", tmp_path, "--recipe", "unheard-of"), "mnist"),
+        (("export", tmp_path / "none", "--name", "x"), "no checkpoint"),
+    ):
+        result = adaresnet(*args)
+        assert result.returncode in (1, 2), args
+        assert word in result.stderr.lower(), (args, result.stderr)
+        assert len(result.stderr.strip().splitlines()) == 1, result.stderr
+        assert "Traceback" not in result.stderr
+    assert adaresnet("--help").returncode == 0
+    assert adaresnet("--version").stdout.strip()
+
+
+@pytest.mark.skipif(cuda_built_in(), reason="this ONNX Runtime has a CUDA provider")
+def test_a_demanded_gpu_that_is_not_there_ends_the_process(exported: Exported):
+    flags = ("serve", "--models", exported.repository, "--port", free_port())
+    by_flag = adaresnet(*flags, "--device", "cuda")
+    by_environment = adaresnet(*flags, env={**os.environ, "ADARESNET_DEVICE": "cuda"})
+    for result in (by_flag, by_environment):
+        assert result.returncode == 1
+        assert "adaresnet[gpu]" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_a_port_that_is_taken_ends_the_process(exported: Exported, server):
+    port = server.url.rpartition(":")[2]
+    result = adaresnet("serve", "--models", exported.repository, "--port", port)
+    assert result.returncode == 1
+    assert "address already in use" in result.stderr.lower()
+
+
+def test_versions_come_and_go_under_load_without_a_failed_answer(exported: Exported, tmp_path, rng):
+    models = tmp_path / "models"
+    shutil.copytree(exported.repository, models)
+    pictures = {}
+    for name in CLASSES:
+        buffer = io.BytesIO()
+        draw(name, rng).save(buffer, "PNG")
+        pictures[name] = buffer.getvalue()
+    with serving(models, tmp_path, "--repository-poll-s", "0.1") as server:
+        deadline = time.monotonic() + 6
+
+        def load(name: str) -> tuple[int, set[int]]:
+            count, versions = 0, set()
+            with server.client() as client:
+                while time.monotonic() < deadline:
+                    answer = client.post("/v1/classify", content=pictures[name])
+                    assert answer.status_code == 200, answer.text
+                    body = answer.json()
+                    assert body["results"][0]["predictions"][0]["label"] == name
+                    versions.add(body["version"])
+                    count += 1
+            return count, versions
+
+        def swap() -> None:
+            while time.monotonic() < deadline:
+                aside = models / "colors" / "aside"
+                shutil.copytree(models / "colors" / "1", aside)
+                aside.rename(models / "colors" / "2")
+                broken = models / "colors" / "3"
+                broken.mkdir()
+                (broken / "model.onnx").write_bytes(b"broken")
+                time.sleep(0.4)
+                shutil.rmtree(models / "colors" / "2")
+                shutil.rmtree(broken)
+                time.sleep(0.4)
+
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            swapping = pool.submit(swap)
+            results = [task.result() for task in [pool.submit(load, name) for name in CLASSES]]
+            swapping.result()
+        assert sum(count for count, _ in results) > 50
+        assert set.union(*(versions for _, versions in results)) == {1, 2}
+
+
+def test_sigterm_answers_what_was_taken_and_exits_0(exported: Exported, tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((4000, 16, 16, 3), np.uint8))
+    with serving(exported.repository, tmp_path, "--threads", "1") as server:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool, server.client() as client:
+            pending = pool.submit(client.post, "/v1/classify", content=buffer.getvalue())
+            time.sleep(0.1)
+            server.process.send_signal(signal.SIGTERM)
+            assert len(pending.result().json()["results"]) == 4000
+        assert server.process.wait(30) == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.url}/healthz")
+
+
+def test_overload_is_refused_with_503_and_deadlines_with_504(exported: Exported, tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros((4096, 16, 16, 3), np.uint8))
+    body = buffer.getvalue()
+    flags = ("--max-queue-size", "1", "--max-batch-size", "2", "--request-timeout-s", "0.05")
+    with serving(exported.repository, tmp_path, *flags) as server:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            tasks = [
+                pool.submit(httpx.post, f"{server.url}/v1/classify", content=body, timeout=60)
+                for _ in range(8)
+            ]
+            answers = [task.result() for task in tasks]
+        codes = {answer.json()["code"] for answer in answers}
+        assert codes <= {"queue_full", "deadline_exceeded"}
+        assert "deadline_exceeded" in codes
+        for answer in answers:
+            assert (
+                answer.status_code
+                == {"queue_full": 503, "deadline_exceeded": 504}[answer.json()["code"]]
+            )
+            assert int(answer.headers["retry-after"]) >= 1
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_over_the_limit_is_413(exported: Exported, tmp_path, chunked):
+    with serving(exported.repository, tmp_path, "--max-body-bytes", "1000") as server:
+        body = iter([b"x" * 600] * 3) if chunked else b"x" * 1800
+        with server.client() as client:
+            answer = client.post("/v1/classify", content=body)
+            assert answer.status_code == 413
+            assert answer.json()["code"] == "request_too_large"
+            assert "1000" in answer.json()["detail"]
+            assert client.get("/healthz").status_code == 200
+
+
+def test_too_many_images_are_413(exported: Exported, tmp_path):
+    three = io.BytesIO()
+    np.save(three, np.zeros((3, 16, 16, 3), np.uint8))
+    flags = ("--max-images", "2")
+    with serving(exported.repository, tmp_path, *flags) as server, server.client() as client:
+        for answer in (
+            client.post("/v1/classify", files=[("f", ("x.png", b"x"))] * 3),
+            client.post("/v1/classify", json={"images": ["eA=="] * 3}),
+            client.post("/v1/classify", content=three.getvalue()),
+        ):
+            assert answer.status_code == 413, answer.text
+            assert answer.json()["code"] == "request_too_large"

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.conftest import tiny_config
+from training import loop
+from training.checkpoint import CheckpointError, checkpoint_path, load_checkpoint
+from training.loop import TrainingError, fit
+from training.optim import build_optimizer
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def test_the_network_learns_and_every_scale_moves(trained_run):
+    state, _ = load_checkpoint(trained_run)
+    assert state.epochs_done == 4
+    assert state.history[-1].test_accuracy > 0.8
+    scales = state.history[-1].shortcut_scales
+    assert len(scales) == 3
+    assert all(value != 1.0 for value in scales.values())
+
+
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(image_folder, tmp_path, monkeypatch):
+    fit(tiny_config(image_folder, tmp_path / "whole", epochs=3), quiet)
+    broken = tiny_config(image_folder, tmp_path / "broken", epochs=3)
+    run_epoch = loop._run_epoch
+
+    def stop_at_2(epoch, *rest):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return run_epoch(epoch, *rest)
+
+    monkeypatch.setattr(loop, "_run_epoch", stop_at_2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, quiet)
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path / "broken")[0].epochs_done == 1
+    fit(broken.model_copy(update={"resume": True}), quiet)
+    whole, tensors = load_checkpoint(tmp_path / "whole")
+    resumed, others = load_checkpoint(tmp_path / "broken")
+    assert tensors.keys() == others.keys()
+    assert any(name.startswith("momentum.") for name in tensors)
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, others[name]), name
+    assert [r.train_loss for r in whole.history] == [r.train_loss for r in resumed.history]
+
+
+def test_seeds_decide(image_folder, tmp_path):
+    def weights(seed: int, name: str) -> torch.Tensor:
+        config = tiny_config(image_folder, tmp_path / name, epochs=1, seed=seed)
+        fit(config, quiet)
+        return load_checkpoint(tmp_path / name)[1]["network.classifier.weight"]
+
+    first = weights(1, "a")
+    assert torch.equal(first, weights(1, "b"))
+    assert not torch.equal(first, weights(2, "c"))
+
+
+def test_fixed_scales_stay(image_folder, tmp_path):
+    config = tiny_config(image_folder, tmp_path / "r", epochs=1, shortcut="fixed", shortcut_init=2)
+    assert set(fit(config, quiet).history[-1].shortcut_scales.values()) == {2.0}
+
+
+def test_bfloat16(image_folder, tmp_path):
+    state = fit(tiny_config(image_folder, tmp_path / "r", precision="bfloat16", epochs=4), quiet)
+    assert state.history[-1].test_accuracy > 0.5
+
+
+def test_weight_decay_never_touches_scales_biases_or_norms(image_folder, tmp_path):
+    config = tiny_config(image_folder, tmp_path)
+    state = fit(config, quiet)
+    network = loop.network_of(state)
+    decayed, free = build_optimizer(network, config).param_groups
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    assert decayed["weight_decay"] > 0
+    assert free["weight_decay"] == 0
+    assert all(
+        names[id(p)].endswith(("conv.weight", "classifier.weight")) for p in decayed["params"]
+    )
+    assert sum("shortcut_scale" in names[id(p)] for p in free["params"]) == 3
+
+
+def test_a_diverging_run_stops_and_keeps_the_last_checkpoint(image_folder, tmp_path):
+    config = tiny_config(image_folder, tmp_path / "r", learning_rate=1e30, epochs=1)
+    with pytest.raises(TrainingError, match="learning-rate"):
+        fit(config, quiet)
+
+
+def test_a_run_is_never_overwritten_and_resumes_only_as_it_was(image_folder, tmp_path):
+    config = tiny_config(image_folder, tmp_path / "r", epochs=1)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        fit(config.model_copy(update={"resume": True}), quiet)
+    fit(config, quiet)
+    assert checkpoint_path(config.out).is_file()
+    with pytest.raises(TrainingError, match="--resume"):
+        fit(config, quiet)
+    with pytest.raises(TrainingError, match="other settings"):
+        fit(config.model_copy(update={"resume": True, "momentum": 0.5}), quiet)
+
+
+def test_unknown_networks_and_missing_devices(image_folder, tmp_path):
+    with pytest.raises(TrainingError, match="resnet20"):
+        fit(tiny_config(image_folder, tmp_path / "r", network="resnet21"), quiet)
+    if not torch.cuda.is_available():
+        with pytest.raises(TrainingError, match="--device cpu"):
+            fit(tiny_config(image_folder, tmp_path / "r", device="cuda"), quiet)
