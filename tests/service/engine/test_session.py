@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from service.engine.errors import DeviceError, InferenceError, ModelLoadError
+from service.engine.golden import replay_golden_images
+from service.engine.session import CUDA_PROVIDER, Session, SessionOptions, available_cpus
+
+CPU = SessionOptions("cpu")
+
+
+def cuda_works(path: Path) -> bool:
+    try:
+        return Session(path, SessionOptions("cuda")).provider == CUDA_PROVIDER
+    except DeviceError:
+        return False
+
+
+def test_batches_and_singles_agree_from_many_threads(exported, rng):
+    session = Session(exported.result.path, CPU)
+    images = rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    whole = session.run(images)
+    assert whole.logits.dtype == np.float32
+    assert np.allclose(whole.probabilities.sum(axis=1), 1, atol=1e-5)
+    with ThreadPoolExecutor(8) as pool:
+        singles = list(pool.map(lambda i: session.run(images[i : i + 1]), range(40)))
+    logits = np.concatenate([single.logits for single in singles])
+    assert np.allclose(logits, whole.logits, atol=1e-4)
+
+
+def test_auto_without_a_gpu_package_runs_on_the_cpu(exported):
+    session = Session(exported.result.path, SessionOptions("auto", available_cpus()))
+    assert session.provider in ("CPUExecutionProvider", CUDA_PROVIDER)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"onnx"])
+def test_a_file_that_is_no_model(content, tmp_path):
+    with pytest.raises(ModelLoadError, match="can't load"):
+        Session(content, CPU)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelLoadError):
+        Session(path, CPU)
+
+
+def test_a_model_without_our_metadata(exported):
+    model = onnx.load(exported.result.path)
+    del model.metadata_props[:]
+    with pytest.raises(ModelLoadError, match=r"adaresnet\.metadata"):
+        Session(model.SerializeToString(), CPU)
+
+
+def test_a_model_with_other_outputs(exported):
+    model = onnx.load(exported.result.path)
+    del model.graph.output[1]
+    with pytest.raises(ModelLoadError, match="probabilities"):
+        Session(model.SerializeToString(), CPU)
+
+
+def test_a_run_that_fails_is_an_inference_error(exported):
+    session = Session(exported.result.path, CPU)
+    with pytest.raises(InferenceError):
+        session.run(np.zeros((1, 15, 16, 3), np.uint8))
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_golden_logits_when_asked_for(exported):
+    if not cuda_works(exported.result.path):
+        pytest.skip("ONNX Runtime can't use CUDA here")
+    session = Session(exported.result.path, SessionOptions("cuda"))
+    assert session.provider == CUDA_PROVIDER
+    assert replay_golden_images(session) is not None
