@@ -152,13 +152,32 @@ _PIXEL_PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
 )
 
+# A whole picture in plain text (PPM), so that even the examples of binary bodies can be sent.
+_PIXEL_PPM = "P3 1 1 255 200 30 30\n"
+
+_ONE_IMAGE: dict[str, Any] = {
+    "schema": {"type": "string", "format": "binary"},
+    "examples": {
+        "one image": {
+            "summary": "curl --data-binary @cat.png localhost:8000/v1/classify",
+            "value": _PIXEL_PPM,
+        }
+    },
+}
+
 CLASSIFY_BODY: dict[str, Any] = {
     "required": True,
     "description": "One image as it is, several as multipart or JSON, or pixels as .npy.",
     "content": {
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "image/*": _ONE_IMAGE,
+        "application/octet-stream": _ONE_IMAGE,
         "multipart/form-data": {
+            "examples": {
+                "two files": {
+                    "summary": "curl -F images=@cat.png -F images=@dog.png ...",
+                    "value": {"images": [_PIXEL_PPM, _PIXEL_PPM]},
+                }
+            },
             "schema": {
                 "type": "object",
                 "properties": {
@@ -168,7 +187,7 @@ CLASSIFY_BODY: dict[str, Any] = {
                         "description": "files; the field's name does not matter",
                     }
                 },
-            }
+            },
         },
         "application/json": {
             "schema": ImagesBody.model_json_schema(),
@@ -182,6 +201,12 @@ CLASSIFY_BODY: dict[str, Any] = {
                 "type": "string",
                 "format": "binary",
                 "description": "uint8 [N, H, W, 3], [H, W, 3] or grey [N, H, W]",
+            },
+            "examples": {
+                "pixels": {
+                    "summary": "numpy.save(buffer, images); the bytes of the buffer",
+                    "value": "what numpy.save writes for a uint8 array [N, H, W, 3]",
+                }
             },
         },
     },

@@ -296,9 +296,17 @@ def test_the_request_id_goes_through(client, rng):
 def test_the_examples_in_the_openapi_document_work(client):
     document = client.get("/openapi.json").json()
     body = document["paths"]["/v1/classify"]["post"]["requestBody"]["content"]
-    examples = body["application/json"]["examples"]
-    assert examples
-    for example in examples.values():
+    assert all(kind["examples"] for kind in body.values())
+    for kind in ("image/*", "application/octet-stream"):
+        for example in body[kind]["examples"].values():
+            assert post(client, example["value"].encode()).status_code == 200
+    for example in body["multipart/form-data"]["examples"].values():
+        texts = example["value"]["images"]
+        answer = client.post(
+            "/v1/classify", files=[("images", ("x", text.encode())) for text in texts]
+        )
+        assert len(answer.json()["results"]) == len(texts)
+    for example in body["application/json"]["examples"].values():
         answer = client.post("/v1/classify", content=json.dumps(example["value"]),
                              headers={"Content-Type": "application/json"})  # fmt: skip
         assert answer.status_code == 200, answer.text
