@@ -38,9 +38,11 @@ def train(argv: list[str]) -> int:
     from tqdm import tqdm
 
     from training import loop
+    from training.allocator import keep_freed_memory
     from training.checkpoint import CheckpointError
     from training.data.dataset import DataError
 
+    keep_freed_memory()
     try:
         state = loop.fit(config, lambda line: tqdm.write(line, file=sys.stderr))
     except (loop.TrainingError, CheckpointError, DataError) as error:

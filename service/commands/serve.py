@@ -68,6 +68,8 @@ def serve(argv: list[str]) -> int:
     # uvicorn raises the signal that stopped it once more when all is done; then it is no news.
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, lambda *_: None)
+    host, port = listener.getsockname()[:2]
+    logging.getLogger(__name__).info("listening on http://%s:%d", host, port)
     server.run(sockets=[listener])
     if fatal:
         return fail(_PROGRAM, fatal[0])
