@@ -140,7 +140,7 @@ def _run_epoch(
     say: Callable[[str], None],
 ) -> RunState:
     started = time.perf_counter()
-    loss, train_accuracy = _train_epoch(epoch, trainer, train)
+    loss, train_accuracy = train_epoch(epoch, trainer, train)
     test_accuracy = accuracy(trainer.network, trainer.normalize, test, grey=state.grey)
     record = EpochRecord(
         epoch=epoch + 1,
@@ -157,7 +157,7 @@ def _run_epoch(
     return state.model_copy(update={"history": (*state.history, record)})
 
 
-def _train_epoch(epoch: int, trainer: Trainer, train: Split) -> tuple[float, float]:
+def train_epoch(epoch: int, trainer: Trainer, train: Split) -> tuple[float, float]:
     """One pass over the training images; returns mean loss and accuracy on augmented images."""
     config = trainer.config
     # A generator of its own for every epoch makes a resumed run equal to an unbroken one.
