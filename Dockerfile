@@ -1,7 +1,7 @@
 # The service for one NVIDIA GPU (target gpu) or for CPUs (target cpu): docs/docker.md.
 
 # Both targets take the same base: ONNX Runtime, CUDA and cuDNN are all Python packages. Any glibc
-# distribution with python3 3.11 or newer and its venv module will do; give a digest to pin it fully.
+# distribution with python3 3.11 or newer and its venv module will do; a digest pins it fully.
 ARG BASE=python:3.12-slim-bookworm
 
 
@@ -51,10 +51,9 @@ LABEL org.opencontainers.image.title="AdaResNet Serving" \
       org.opencontainers.image.description="Image classification over HTTP: adaptive residual networks on ONNX Runtime." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="${BASE}"
-# HOME is the one place that can be written under a read-only root: CUDA keeps compiled kernels there.
+# CUDA keeps compiled kernels under HOME; with a read-only root, /tmp is all that can be written.
 ENV PATH=/opt/adaresnet/bin:$PATH \
     HOME=/tmp \
-    PYTHONDONTWRITEBYTECODE=1 \
     ADARESNET_HOST=0.0.0.0 \
     ADARESNET_PORT=8000 \
     ADARESNET_MODELS=/models

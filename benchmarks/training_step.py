@@ -83,8 +83,8 @@ def _images_per_s(args: argparse.Namespace) -> float:
     train_epoch(0, trainer, train)  # warm-up
     started = time.perf_counter()
     train_epoch(1, trainer, train)
-    elapsed_s: float = time.perf_counter() - started
-    return count / elapsed_s
+    images_per_s: float = count / (time.perf_counter() - started)
+    return images_per_s
 
 
 if __name__ == "__main__":
