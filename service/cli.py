@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         known = ", ".join(sorted(commands))
         print(f"adaresnet: no command {name!r}; there are {known}", file=sys.stderr)
         return USAGE_ERROR
-    command: Command = commands[name].load()
     try:
+        command: Command = commands[name].load()
         return command(rest)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -34,8 +34,10 @@ class Resize(_Record):
 
 
 class Input(_Record):
-    """The input tensor: uint8 RGB pixels [N, height, width, 3]."""
+    """The input tensor: plain RGB pixels [N, height, width, 3]."""
 
+    datatype: Literal["uint8"] = "uint8"
+    layout: Literal["NHWC"] = "NHWC"
     height: int = Field(ge=1, le=4096, description="pixels")
     width: int = Field(ge=1, le=4096, description="pixels")
     resize: Resize = Resize()
@@ -70,11 +72,14 @@ class TrainingRun(_Record):
     """Where the weights come from."""
 
     data: str
+    data_digest: str = Field(description="of decoded pixels and labels, both splits")
     train_images: int
     config: dict[str, str | int | float | bool | None]
     config_hash: str
     seed: int
     epochs: int
+    started_from: str | None = Field(description="run that gave the first weights, if any")
+    device: str
     duration_s: float
     versions: dict[str, str]
 
@@ -99,6 +104,7 @@ class Verification(_Record):
     operators_before: dict[str, int] = Field(description="the PyTorch network, traced")
     operators_after: dict[str, int] = Field(description="the exported graph")
     operators_plain_twin: dict[str, int] = Field(description="the same network with every w = 1")
+    versions: dict[str, str] = Field(description="of what wrote and ran the graph")
 
 
 class GoldenImage(_Record):

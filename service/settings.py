@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -52,7 +53,10 @@ class Settings(
     )
     max_batch_size: int = Field(default=32, ge=1, le=4096, description="images of one run")
     max_queue_size: int = Field(
-        default=4096, ge=1, description="images that may wait for one model before 503"
+        default=8192, ge=1, description="images that may be in work at once before 503"
+    )
+    max_pixel_bytes: int = Field(
+        default=2**30, ge=1, description="memory for their decoded pixels before 503"
     )
     max_body_bytes: int = Field(default=64 * 2**20, ge=1, description="largest request body")
     max_images: int = Field(default=4096, ge=1, description="images of one request")
@@ -86,9 +90,10 @@ class Settings(
 
 
 def default_repository() -> Path:
-    """``./models`` where it is there, else the models that come with the package."""
+    """``./models`` where it holds models, else the models that come with the package."""
     here = Path("models")
-    return next((path for path in (here, _PACKAGED, _REPOSITORY) if path.is_dir()), here)
+    places = (here, _PACKAGED, _REPOSITORY)
+    return next((path for path in places if any(path.glob("*/*/model.onnx"))), here)
 
 
 def load_settings(argv: list[str], *, program: str) -> Settings:
@@ -105,5 +110,12 @@ def load_settings(argv: list[str], *, program: str) -> Settings:
     class Loaded(Settings, toml_file=config):
         __doc__ = Settings.__doc__
 
-    loaded = Loaded(_cli_parse_args=argv, _cli_prog_name=program)
+    try:
+        loaded = Loaded(_cli_parse_args=argv, _cli_prog_name=program)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{name} is {first['input']!r}: {first['msg']}") from None
+    except TOMLDecodeError as error:
+        raise ValueError(f"{config} is no TOML: {error}") from None
     return Settings.model_construct(**dict(loaded))

@@ -48,6 +48,9 @@ class RunState(BaseModel):
 
     config: TrainConfig
     data_name: str
+    data_digest: str
+    device: str
+    started_from: str | None
     test_name: str
     class_names: tuple[str, ...]
     grey: bool

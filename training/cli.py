@@ -19,8 +19,6 @@ _MISSING = "PyTorch is missing: install adaresnet[train]"
 def train(argv: list[str]) -> int:
     """Train an adaptive residual network on labelled images."""
     program = "adaresnet train"
-    if importlib.util.find_spec("torch") is None:
-        return fail(program, _MISSING)
     from pydantic import ValidationError
 
     from training.config import load_config
@@ -35,20 +33,24 @@ def train(argv: list[str]) -> int:
     except ValueError as error:
         return fail(program, str(error), USAGE_ERROR)
 
+    if importlib.util.find_spec("torch") is None:
+        return fail(program, _MISSING)
     from tqdm import tqdm
 
     from training import loop
     from training.allocator import keep_freed_memory
-    from training.checkpoint import CheckpointError
+    from training.checkpoint import CheckpointError, checkpoint_path
     from training.data.dataset import DataError
 
     keep_freed_memory()
     try:
         state = loop.fit(config, lambda line: tqdm.write(line, file=sys.stderr))
-    except (loop.TrainingError, CheckpointError, DataError) as error:
+    except (loop.TrainingError, CheckpointError, DataError, OSError) as error:
         return fail(program, str(error))
     except KeyboardInterrupt:
-        return fail(program, f"stopped; --resume goes on from the last epoch in {config.out}", 130)
+        saved = checkpoint_path(config.out).is_file()
+        hint = f"--resume goes on from the last epoch in {config.out}" if saved else "nothing saved"
+        return fail(program, f"stopped; {hint}", 130)
     last = state.history[-1]
     print(f"test accuracy {last.test_accuracy:.2%} after {last.epoch} epochs; run in {config.out}")
     return 0
@@ -67,18 +69,31 @@ def export(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if importlib.util.find_spec("torch") is None:
         return fail(program, _MISSING)
+    if importlib.util.find_spec("onnxruntime") is None:
+        return fail(program, "ONNX Runtime is missing: install adaresnet[cpu] or adaresnet[gpu]")
 
+    from service.engine.errors import ServiceError
     from training.checkpoint import CheckpointError
     from training.data.dataset import DataError
     from training.export.fold import FoldError
     from training.export.pipeline import ExportRequest, export_checkpoint
     from training.export.publish import PublishError
     from training.export.verify import VerificationError
+    from training.loop import TrainingError
 
+    expected = (
+        CheckpointError,
+        DataError,
+        FoldError,
+        PublishError,
+        ServiceError,
+        TrainingError,
+        VerificationError,
+    )
     request = ExportRequest(args.checkpoint, args.name, args.models, args.data, args.description)
     try:
         result = export_checkpoint(request, lambda line: print(line, file=sys.stderr))
-    except (CheckpointError, DataError, FoldError, PublishError, VerificationError) as error:
+    except expected as error:
         return fail(program, str(error))
     print(
         result.metadata.model_dump_json(indent=2, exclude={"golden"})
@@ -113,6 +128,8 @@ def _export_report(result: ExportResult) -> str:
         f"operators before: {_operators(verification.operators_before)}",
         f"operators after:  {_operators(verification.operators_after)}",
         f"plain ResNet has: {_operators(verification.operators_plain_twin)}",
+        "  (the last two with Cast, Transpose and one Conv for plain pixels in, Softmax for"
+        " probabilities out)",
         f"shortcut scales before folding: {scales}",
         f"accuracy through ONNX Runtime: {accuracy.top1:.2%} of {accuracy.images} images"
         f" ({accuracy.data}, {accuracy.split})",

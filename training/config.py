@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from service.metadata import Resize
+from training.data.sizes import MAX_PX, MIN_PX
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -36,6 +37,10 @@ class TrainConfig(
     )
     out: Path = Field(default=Path("runs/latest"), description="folder of the run")
     resume: bool = Field(default=False, description="continue from the checkpoint in --out")
+    start_from: Path | None = Field(
+        default=None,
+        description="run whose weights to begin with; default: fresh ones",
+    )
     network: str = Field(default="resnet20", description="see training/networks/registry.py")
     width: int = Field(default=1, ge=1, le=16, description="multiple of the channel counts")
     shortcut: Literal["learned", "fixed"] = Field(
@@ -43,7 +48,10 @@ class TrainConfig(
     )
     shortcut_init: float = Field(default=1.0, description="first value of every shortcut scale")
     image_px: int | None = Field(
-        default=None, ge=8, le=512, description="image height and width; default: the data's own"
+        default=None,
+        ge=MIN_PX,
+        le=MAX_PX,
+        description="image height and width; default: the data's own",
     )
     resize_rule: Literal["center_crop", "stretch"] = Field(
         default="center_crop", description="how pictures of another shape are brought to it"
@@ -58,12 +66,15 @@ class TrainConfig(
     )
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     shift_px: int = Field(default=4, ge=0, le=7, description="largest random shift")
+    cutout_px: int = Field(
+        default=0, ge=0, description="side of a square that is blanked in every image; 0: none"
+    )
     flip: bool = Field(default=True, description="mirror half of the images left to right")
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of the forward pass; weights stay float32"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
 
     @field_validator("shortcut_init")
     @classmethod
@@ -90,9 +101,12 @@ class TrainConfig(
         return Resize(rule=self.resize_rule)
 
     def portable(self) -> dict[str, str | int | float | bool | None]:
-        """What decides the result: all but where the data and the run lie on this machine."""
+        """What decides the result: all but where things lie on this machine.
+
+        What lies there is recorded beside it: the data's digest, and the run to start from.
+        """
         values: dict[str, str | int | float | bool | None] = self.model_dump(
-            mode="json", exclude={"out", "resume", "device", "data"}
+            mode="json", exclude={"out", "resume", "device", "data", "start_from"}
         )
         return values
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ from training.config import TrainConfig
 from training.data.augment import (
     Normalize,
     channel_statistics,
+    cut_out,
     random_views,
     to_channels,
 )
@@ -28,6 +31,8 @@ from training.evaluate import accuracy
 from training.networks.cifar import CifarResNet, NetworkOptions
 from training.networks.registry import build_network
 from training.optim import build_optimizer, learning_rate
+
+_RECORDED_PACKAGES = ("adaresnet", "torch", "numpy", "pillow", "datasets")
 
 
 class TrainingError(Exception):
@@ -61,6 +66,7 @@ def fit(config: TrainConfig, say: Callable[[str], None]) -> RunState:
         CheckpointError: ``config.resume`` and there is nothing to resume.
     """
     device = _device(config)
+    _check_writable(config.out)
     torch.manual_seed(config.seed)
     data = load_data(config.data, config.image_px, config.resize, config.seed)
     say(
@@ -83,10 +89,11 @@ def _start(config: TrainConfig, data: ImageData, device: torch.device) -> tuple[
     tensors: dict[str, Tensor] = {}
     if config.resume:
         state, tensors = checkpoint.load_checkpoint(config.out)
-        if state.config.portable() != config.portable():
+        if state.config.portable() != config.portable() or state.data_digest != data.digest:
+            what = "settings" if state.data_digest == data.digest else "data"
             raise TrainingError(
-                f"the checkpoint in {config.out} was made with other settings; resume with the"
-                " same ones, or train into another --out"
+                f"the checkpoint in {config.out} was made with other {what}; resume with the"
+                " same, or train into another --out"
             )
     else:
         if checkpoint.checkpoint_path(config.out).is_file():
@@ -97,6 +104,7 @@ def _start(config: TrainConfig, data: ImageData, device: torch.device) -> tuple[
         state = RunState(
             config=config,
             data_name=data.name,
+            data_digest=data.digest,
             test_name=data.test_name,
             class_names=data.class_names,
             grey=data.grey,
@@ -104,15 +112,39 @@ def _start(config: TrainConfig, data: ImageData, device: torch.device) -> tuple[
             train_images=len(data.train),
             mean=mean,
             std=std,
-            versions={"python": platform.python_version(), "torch": metadata.version("torch")},
+            device=device.type,
+            versions={"python": platform.python_version()}
+            | {name: metadata.version(name) for name in _RECORDED_PACKAGES},
+            started_from=_origin(config),
         )
-    network = network_of(state).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network_of(state)
+    if config.start_from is not None and not tensors:
+        _start_from(config.start_from, network)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(network, config)
     if tensors:
         checkpoint.restore_network(network, tensors)
         checkpoint.restore_optimizer(optimizer, network, tensors)
     normalize = Normalize(state.mean, state.std).to(device)
     return state, Trainer(config, network, normalize, optimizer, device)
+
+
+def _origin(config: TrainConfig) -> str | None:
+    """The run that this one takes its first weights from, by the hash of its configuration."""
+    if config.start_from is None:
+        return None
+    state, _ = checkpoint.load_checkpoint(config.start_from)
+    return f"{state.config.stable_hash()}, {state.epochs_done} epochs"
+
+
+def _start_from(run: Path, network: CifarResNet) -> None:
+    _, tensors = checkpoint.load_checkpoint(run)
+    try:
+        checkpoint.restore_network(network, tensors)
+    except RuntimeError:
+        raise TrainingError(
+            f"the weights in {run} are of another network, width or number of classes"
+        ) from None
 
 
 def network_of(state: RunState) -> CifarResNet:
@@ -175,6 +207,7 @@ def train_epoch(epoch: int, trainer: Trainer, train: Split) -> tuple[float, floa
         views = random_views(
             train.pixels, batch, config.shift_px, flip=config.flip, generator=generator
         )
+        views = cut_out(views, config.cutout_px, generator)
         totals += _step(views, train.labels[batch.to(trainer.device)], rate, trainer)
         seen += len(batch)
         if (step + 1) % 20 == 0:
@@ -185,8 +218,8 @@ def train_epoch(epoch: int, trainer: Trainer, train: Split) -> tuple[float, floa
     loss, right = (totals / seen).tolist()
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the loss is {loss} in epoch {epoch + 1}: lower --learning-rate. The checkpoint of"
-            f" the epoch before is kept in {config.out}"
+            f"the loss is {loss} in epoch {epoch + 1}: lower --learning-rate."
+            + (f" The epoch before is kept in {config.out}" if epoch else "")
         )
     return loss, right
 
@@ -207,6 +240,16 @@ def _step(pixels: Tensor, labels: Tensor, rate: float, trainer: Trainer) -> Tens
     trainer.optimizer.step()
     right = (logits.argmax(dim=1) == labels).sum()
     return torch.stack([loss.detach().double() * len(labels), right.double()])
+
+
+def _check_writable(out: Path) -> None:
+    """Find out before the first epoch and not after it that nothing can be saved."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise TrainingError(f"--out {out} can't be written: {error.strerror}") from None
 
 
 def _device(config: TrainConfig) -> torch.device:

@@ -12,10 +12,12 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from service.api import classify, errors, status
+from service.api.bodies import BodyLimits
 from service.api.middleware import BodyLimit, RequestContext
-from service.engine.batcher import BatcherOptions
+from service.engine.admission import AdmissionLimits
 from service.engine.errors import DeviceError
 from service.engine.predictor import EngineOptions, Predictor
+from service.engine.repository import RepositoryOptions
 from service.engine.session import SessionOptions, available_cpus
 from service.settings import Settings
 
@@ -49,9 +51,10 @@ def create_app(settings: Settings, on_fatal: Callable[[str], None]) -> ASGIApp:
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
         redirect_slashes=False,
+        redoc_url=None,
     )
-    app.state.settings = settings
     app.state.predictor = predictor
+    app.state.body_limits = BodyLimits(settings.max_images, settings.max_image_pixels)
     app.include_router(classify.router)
     app.include_router(status.router)
     errors.install(app)
@@ -63,10 +66,13 @@ def engine_options(settings: Settings) -> EngineOptions:
     """Hand the settings down to the engine as plain values."""
     cpus = available_cpus()
     return EngineOptions(
-        repository=settings.repository,
-        default_model=settings.default_model,
-        sessions=SessionOptions(settings.device, settings.threads or cpus),
-        batching=BatcherOptions(settings.max_batch_size, settings.max_queue_size),
+        models=RepositoryOptions(
+            root=settings.repository,
+            default_model=settings.default_model,
+            sessions=SessionOptions(settings.device, settings.threads or cpus),
+            max_batch_size=settings.max_batch_size,
+        ),
+        admission=AdmissionLimits(settings.max_queue_size, settings.max_pixel_bytes),
         decode_threads=cpus,
         max_image_pixels=settings.max_image_pixels,
         request_timeout_s=settings.request_timeout_s,
@@ -85,7 +91,7 @@ async def _watch(predictor: Predictor, every_s: float, on_fatal: Callable[[str],
             return
         except Exception:
             # Whatever happens to the folder, what is loaded goes on serving.
-            _logger.exception("the model repository can't be read")
+            _logger.exception("the model repository can't be read now")
         if first and not repository.catalog:
             _logger.warning("no models in %s yet", repository.root)
         first = False

@@ -6,10 +6,12 @@ import base64
 import binascii
 import io
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
@@ -25,7 +27,6 @@ from service.engine.errors import (
     RequestTooLargeError,
     UnsupportedMediaError,
 )
-from service.settings import Settings
 
 NPY_MAGIC = b"\x93NUMPY"
 
@@ -37,11 +38,23 @@ _KINDS_HINT = (
 _RAW_TYPES = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 _NPY_HINT = "Send uint8 [N, H, W, 3], [H, W, 3] or grey [N, H, W], as numpy.save writes it."
 
+_MAX_DIMENSIONS = 32  # what every numpy can hold; four are of use
+
 EncodedImages = list[bytes | ImageError]
+
+
+@dataclass(frozen=True)
+class BodyLimits:
+    """Images of one request, and pixels (width times height) of one image."""
+
+    images: int
+    image_pixels: int
+
+
 Pixels = NDArray[np.uint8]
 
 
-async def read_images(request: Request, settings: Settings) -> EncodedImages | Pixels:
+async def read_images(request: Request, limits: BodyLimits) -> EncodedImages | Pixels:
     """Read a request's images by its content type.
 
     Returns:
@@ -58,7 +71,7 @@ async def read_images(request: Request, settings: Settings) -> EncodedImages | P
         )
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _read_multipart(request, settings.max_images)
+        return await _read_multipart(request, limits.images)
     if kind not in (*_RAW_TYPES, "application/json", "application/x-npy") and not kind.startswith(
         "image/"
     ):
@@ -67,21 +80,33 @@ async def read_images(request: Request, settings: Settings) -> EncodedImages | P
     if not body:
         raise EmptyRequestError("The body is empty.", hint=_KINDS_HINT)
     if kind == "application/json":
-        return await run_in_threadpool(_parse_json, body, settings.max_images)
+        return await run_in_threadpool(_parse_json, body, limits.images)
     if kind == "application/x-npy" or body.startswith(NPY_MAGIC):
-        return await run_in_threadpool(_parse_npy, body, settings)
+        return await run_in_threadpool(_parse_npy, body, limits)
     return [body]
 
 
 async def _read_multipart(request: Request, max_images: int) -> EncodedImages:
+    _, options = parse_options_header(request.headers["content-type"])
+    body = await request.body()
+    # The parser takes a form that ends anywhere; what was cut off must not go unnoticed.
+    if b"--" + options.get(b"boundary", b"") + b"--" not in body:
+        if not body:
+            raise EmptyRequestError("The body is empty.", hint=_KINDS_HINT)
+        raise MalformedRequestError(
+            "The multipart body has no closing boundary: it was cut short.",
+            hint="Let your HTTP library write the body and its boundary.",
+        )
     try:
         async with request.form(max_files=max_images, max_fields=max_images) as form:
             images = [await _read_part(name, part) for name, part in form.multi_items()]
-    except HTTPException as error:
-        if "Too many" in str(error.detail):
+    # A charset that text can't be decoded with is a UnicodeError; the rest comes as HTTPException.
+    except (HTTPException, UnicodeError, LookupError) as error:
+        reason = error.detail if isinstance(error, HTTPException) else "wrong charset"
+        if "Too many" in reason:
             raise _too_many("more", max_images) from None
         raise MalformedRequestError(
-            f"The multipart body can't be read: {error.detail}",
+            f"The multipart body can't be read: {reason}.",
             hint="Let your HTTP library write the body and its boundary.",
         ) from None
     if not images:
@@ -116,9 +141,9 @@ def _parse_json(body: bytes, max_images: int) -> EncodedImages:
 
 
 def _decode_base64(text: str) -> bytes | ImageError:
-    if text.startswith("data:"):
+    if text[:5].lower() == "data:":
         header, _, text = text.partition(",")
-        if not header.endswith(";base64"):
+        if not header.lower().endswith(";base64"):
             return ImageDecodeError(
                 "The data URL is not base64.", hint="Write data:image/png;base64,..."
             )
@@ -131,7 +156,7 @@ def _decode_base64(text: str) -> bytes | ImageError:
         )
 
 
-def _parse_npy(body: bytes, settings: Settings) -> Pixels:
+def _parse_npy(body: bytes, limits: BodyLimits) -> Pixels:
     array = _read_npy(body)
     if array.ndim == 3 and array.shape[2] == 3:
         array = array[np.newaxis]
@@ -145,12 +170,12 @@ def _parse_npy(body: bytes, settings: Settings) -> Pixels:
     count, height, width, _ = array.shape
     if not count:
         raise EmptyRequestError("The array holds no image.", hint=_NPY_HINT)
-    if count > settings.max_images:
-        raise _too_many(str(count), settings.max_images)
-    if not height or not width or height * width > settings.max_image_pixels:
+    if count > limits.images:
+        raise _too_many(str(count), limits.images)
+    if not height or not width or height * width > limits.image_pixels:
         raise InvalidTensorError(
             f"Images of {height} x {width} pixels can't be used.",
-            hint=f"Send at least 1 and at most {settings.max_image_pixels} pixels an image.",
+            hint=f"Send at least 1 and at most {limits.image_pixels} pixels an image.",
         )
     return array
 
@@ -173,10 +198,11 @@ def _read_npy(body: bytes) -> Pixels:
         raise InvalidTensorError(f"The array's datatype is {dtype}, not uint8.", hint=_NPY_HINT)
     data = memoryview(body)[stream.tell() :]
     # In Python's own integers: a product of hostile numbers must not wrap around.
-    if math.prod(shape) != len(data) or any(size < 0 for size in shape):
+    sizes_are_plain = all(type(size) is int and 0 <= size < 2**31 for size in shape)
+    if not sizes_are_plain or len(shape) > _MAX_DIMENSIONS or math.prod(shape) != len(data):
         raise InvalidTensorError(
-            f"Shape {list(shape)} needs {math.prod(shape)} bytes; the body has {len(data)}.",
-            hint="Send exactly the bytes of the array.",
+            f"The {len(data)} bytes of data are not an array of shape {shape!s:.100}.",
+            hint=_NPY_HINT,
         )
     return np.frombuffer(data, np.uint8).reshape(shape, order="F" if fortran_order else "C")
 

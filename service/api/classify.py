@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Annotated, Any
 
-import numpy as np
-import orjson
 from fastapi import APIRouter, Query
-from starlette.requests import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from service.api.answers import write_answer
 from service.api.bodies import read_images
-from service.api.errors import image_problem
 from service.api.schemas import CLASSIFY_BODY, ClassifyQuery, ClassifyResponse, Problem
-from service.engine.errors import InvalidImagesError
-from service.engine.predictor import Decoded, Predictor
-from service.engine.ranking import Ranking
-from service.engine.repository import ReadyVersion
-from service.settings import Settings
+from service.engine.predictor import Outcome, Predictor
+
+# Writing this many classes takes about a millisecond; more would hold up the event loop.
+_WRITE_ON_LOOP = 2_000
 
 router = APIRouter(tags=["classify"])
 
@@ -47,55 +47,34 @@ async def classify(request: Request, query: Annotated[ClassifyQuery, Query()]) -
     as .npy. The answer always has the same form: one result an image, in order.
     """
     predictor: Predictor = request.app.state.predictor
-    settings: Settings = request.app.state.settings
-    model = predictor.find(query.model, query.version)
-    images = await read_images(request, settings)
-    if isinstance(images, np.ndarray):
-        decoded = await predictor.fit(model, images)
-    else:
-        decoded = await predictor.decode(model, images)
-    if decoded.errors and query.on_error == "fail":
-        if decoded.count == 1:
-            raise decoded.errors[0]
-        raise InvalidImagesError(decoded.errors, of=decoded.count)
-    results: list[dict[str, Any]] = []
-    if len(decoded.pixels):
-        ranking = await predictor.classify(model, decoded.pixels, query.top_k)
-        results = _predictions(ranking, model)
-    body = {
-        "model": model.name,
-        "version": model.version,
-        "results": _with_errors(results, decoded),
-    }
-    # Serialised here, not by pydantic; numpy's float32 comes out in its own shortest form.
-    return Response(
-        orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), media_type="application/json"
+    model = predictor.repository.find(query.model, query.version)
+    images = await read_images(request, request.app.state.body_limits)
+    skip = query.on_error == "skip"
+    outcome = await _while_connected(
+        request, predictor.predict(model, images, query.top_k, skip_errors=skip)
     )
+    if outcome.count * query.top_k <= _WRITE_ON_LOOP:
+        body = write_answer(model, outcome)
+    else:
+        body = await run_in_threadpool(write_answer, model, outcome)
+    return Response(body, media_type="application/json")
 
 
-def _predictions(ranking: Ranking, model: ReadyVersion) -> list[dict[str, Any]]:
-    labels = model.session.metadata.labels
-    return [
-        {
-            "predictions": [
-                {"class_id": class_id, "label": labels[class_id], "probability": probability}
-                for class_id, probability in zip(ids, probabilities, strict=True)
-            ]
-        }
-        for ids, probabilities in zip(
-            ranking.class_ids.tolist(), ranking.probabilities, strict=True
-        )
-    ]
+async def _while_connected(request: Request, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """Do the work unless the client hangs up; then cancel it, so that nothing more of it runs."""
+    working = asyncio.ensure_future(work)
+    listening = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((working, listening), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return await working
+    finally:
+        working.cancel()
+        listening.cancel()
 
 
-def _with_errors(results: list[dict[str, Any]], decoded: Decoded) -> list[dict[str, Any]]:
-    """Put the errors of bad images back at their places."""
-    if not decoded.errors:
-        return results
-    good = iter(results)
-    return [
-        {"error": image_problem(decoded.errors[index], index)}
-        if index in decoded.errors
-        else next(good)
-        for index in range(decoded.count)
-    ]
+async def _disconnected(request: Request) -> None:
+    """Return when the client is gone; the body has been read, so nothing else can come."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

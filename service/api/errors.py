@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from service.api.answers import image_problem
 from service.engine import errors
 
 _logger = logging.getLogger(__name__)
@@ -44,11 +45,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(ClientDisconnect, _nobody_listens)
     app.add_exception_handler(Exception, _unexpected)
-
-
-def image_problem(error: errors.ImageError, index: int) -> dict[str, Any]:
-    """What is wrong with one image of a request, as JSON."""
-    return {"index": index, "code": error.code, "detail": error.detail, "hint": error.hint}
 
 
 def status_of(error: errors.ServiceError) -> int:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.engine.errors import RequestTooLargeError
 
 _logger = logging.getLogger("service.access")
+_PROBES = ("/healthz", "/readyz")  # asked every few seconds; nobody wants to read that
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -47,10 +48,12 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            _logger.info(
+            _logger.log(
+                logging.DEBUG if scope["path"] in _PROBES else logging.INFO,
                 "%s %s %d %.1f ms %s",
                 scope["method"],
-                scope["path"],
+                # As it came, percent-encoded: decoded, a path could write a line of its own.
+                scope["raw_path"].decode("latin-1"),
                 status,
                 (time.perf_counter() - started) * 1e3,
                 request_id,

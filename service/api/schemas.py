@@ -95,8 +95,8 @@ class InputInfo(BaseModel):
 
     height: int = Field(description="pixels", examples=[32])
     width: int = Field(description="pixels", examples=[32])
-    datatype: Literal["uint8"] = "uint8"
-    layout: Literal["NHWC"] = "NHWC"
+    datatype: str = Field(examples=["uint8"])
+    layout: str = Field(examples=["NHWC"])
     resize: str = Field(
         description="how other sizes are brought to it", examples=["center_crop, bilinear"]
     )

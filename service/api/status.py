@@ -33,22 +33,25 @@ async def show_model(request: Request, name: str) -> ModelInfo:
     return describe(name, _predictor(request).repository.versions(name))
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def live() -> Health:
     """The process is alive."""
     return Health(status="ok")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get(
     "/readyz",
     response_model=Health,
     responses={503: {"model": Health, "description": "Models are being loaded, or can't be"}},
 )
 async def ready(request: Request) -> Response:
-    """Every required model can answer."""
-    if _predictor(request).repository.ready:
+    """Every model that was there at the start can answer, and so can the default."""
+    obstacle = _predictor(request).repository.obstacle
+    if obstacle is None:
         return JSONResponse({"status": "ready"})
-    return JSONResponse({"status": "not ready"}, status_code=503)
+    return JSONResponse({"status": f"not ready: {obstacle}"}, status_code=503)
 
 
 def describe(name: str, versions: Mapping[int, Entry]) -> ModelInfo:
@@ -71,6 +74,8 @@ def describe(name: str, versions: Mapping[int, Entry]) -> ModelInfo:
         input=InputInfo(
             height=size.height,
             width=size.width,
+            datatype=size.datatype,
+            layout=size.layout,
             resize=f"{size.resize.rule}, {size.resize.filter}",
         ),
         accuracy=metadata.accuracy,

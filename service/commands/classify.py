@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from service.cli import USAGE_ERROR, fail
-from service.commands.options import add_model_source, local_settings
+from service.commands.options import add_model_source, environment, from_server, local_settings
 
 _PROGRAM = "adaresnet classify"
 
@@ -23,6 +23,7 @@ def classify(argv: list[str]) -> int:
     parser.add_argument("--version", type=int, help="model version; default: the highest")
     parser.add_argument("--top-k", type=int, default=5, help="classes an image (default: 5)")
     add_model_source(parser)
+    parser.set_defaults(**environment("model", "version", "top_k"))
     args = parser.parse_args(argv)
     if args.top_k < 1:
         return fail(_PROGRAM, f"--top-k is {args.top_k}; it must be at least 1", USAGE_ERROR)
@@ -45,53 +46,25 @@ def _read(name: str) -> bytes:
 
 
 def _ask_server(args: argparse.Namespace, images: list[bytes]) -> dict[str, Any]:
-    import httpx
-
     parameters = {"top_k": args.top_k, "on_error": "skip"}
     parameters |= {"model": args.model} if args.model else {}
     parameters |= {"version": args.version} if args.version is not None else {}
-    answer = httpx.post(
-        f"{args.url.rstrip('/')}/v1/classify",
-        params=parameters,
-        files=[("images", (f"image{index}", data)) for index, data in enumerate(images)],
-        timeout=120,
-    )
-    body: dict[str, Any] = answer.json()
-    if not answer.is_success:
-        raise ValueError(f"{body['detail']} {body['hint']}")
-    return body
+    files = [("images", (f"image{index}", data)) for index, data in enumerate(images)]
+    return from_server("POST", args.url, "/v1/classify", params=parameters, files=files)
 
 
 async def _run_here(args: argparse.Namespace, images: list[bytes]) -> dict[str, Any]:
+    from service.api.answers import write_answer
     from service.api.app import engine_options
     from service.engine.predictor import Predictor
 
     predictor = Predictor(engine_options(local_settings(args)))
     predictor.repository.refresh()
-    model = predictor.find(args.model, args.version)
-    decoded = await predictor.decode(model, images)
-    rows: list[list[dict[str, Any]]] = []
-    if len(decoded.pixels):
-        ranking = await predictor.classify(model, decoded.pixels, args.top_k)
-        labels = model.session.metadata.labels
-        rows = [
-            [
-                {"class_id": c, "label": labels[c], "probability": round(p, 6)}
-                for c, p in zip(ids, probabilities, strict=True)
-            ]
-            for ids, probabilities in zip(
-                ranking.class_ids.tolist(), ranking.probabilities.tolist(), strict=True
-            )
-        ]
+    model = predictor.repository.find(args.model, args.version)
+    outcome = await predictor.predict(model, images, args.top_k, skip_errors=True)
     predictor.close()
-    good = iter(rows)
-    results: list[dict[str, Any]] = [
-        {"error": {"code": e.code, "detail": e.detail, "hint": e.hint}}
-        if (e := decoded.errors.get(index))
-        else {"predictions": next(good)}
-        for index in range(decoded.count)
-    ]
-    return {"model": model.name, "version": model.version, "results": results}
+    answer: dict[str, Any] = json.loads(write_answer(model, outcome))
+    return answer
 
 
 def _table(results: list[dict[str, Any]]) -> str:

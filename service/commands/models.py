@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from service.cli import fail
-from service.commands.options import add_model_source, local_settings
+from service.commands.options import add_model_source, environment, from_server, local_settings
 
 _PROGRAM = "adaresnet models"
 
@@ -16,9 +16,14 @@ def models(argv: list[str]) -> int:
     """List models, their versions, accuracy and execution provider."""
     parser = argparse.ArgumentParser(_PROGRAM, description=models.__doc__)
     add_model_source(parser)
+    parser.set_defaults(**environment())
     args = parser.parse_args(argv)
     try:
-        rows = _from_server(args.url) if args.url else _from_repository(args)
+        rows = (
+            from_server("GET", args.url, "/v1/models")["models"]
+            if args.url
+            else _from_repository(args)
+        )
     except ModuleNotFoundError as error:
         return fail(_PROGRAM, f"{error.name} is missing: install adaresnet[cpu] or adaresnet[gpu]")
     except Exception as error:  # one line for whatever keeps us from listing
@@ -28,10 +33,7 @@ def models(argv: list[str]) -> int:
 
 
 def _from_server(url: str) -> list[dict[str, Any]]:
-    import httpx
-
-    answer = httpx.get(f"{url.rstrip('/')}/v1/models").raise_for_status()
-    rows: list[dict[str, Any]] = answer.json()["models"]
+    rows: list[dict[str, Any]] = from_server("GET", url, "/v1/models")["models"]
     return rows
 
 

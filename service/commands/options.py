@@ -4,37 +4,67 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
+from typing import Any
 
-from service.settings import ENV_PREFIX, Settings
+from service.settings import ENV_PREFIX, Settings, load_settings
 
 
 def add_model_source(parser: argparse.ArgumentParser) -> None:
     """Add --url, --models, --device and --json."""
-    parser.add_argument(
-        "--url", default=_environment("URL"), help="ask this server instead of loading models here"
-    )
-    parser.add_argument("--models", default=_environment("MODELS"), help="model repository")
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default=_environment("DEVICE") or "auto",
-        help="where models run",
-    )
+    parser.add_argument("--url", help="ask this server instead of loading models here")
+    parser.add_argument("--models", help="model repository")
+    parser.add_argument("--device", help="where models run: auto, cpu or cuda")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
+def environment(*names: str) -> dict[str, str | bool]:
+    """Defaults for flags from their twins in the environment: --top-k is ADARESNET_TOP_K.
+
+    argparse converts and checks a default that is a string just as it would the flag's value.
+    """
+    found: dict[str, str | bool] = {}
+    for name in (*names, "url", "json"):
+        value = os.environ.get(ENV_PREFIX + name.upper())
+        if value is not None:
+            found[name] = value.lower() in ("1", "true", "yes", "on") if name == "json" else value
+    return found
+
+
 def local_settings(args: argparse.Namespace) -> Settings:
-    """Settings for an engine in this process.
+    """Settings for an engine in this process: flags over what ``adaresnet serve`` would read.
 
     Raises:
-        ValueError: The model repository is no folder.
+        ValueError: A value is not allowed, or the model repository is no folder.
     """
-    settings = Settings(models=Path(args.models) if args.models else None, device=args.device)
+    flags = [
+        word
+        for name in ("models", "device")
+        if (value := getattr(args, name)) is not None
+        for word in (f"--{name}", value)
+    ]
+    settings = load_settings(flags, program="adaresnet")
     if not settings.repository.is_dir():
         raise ValueError(f"models: {settings.repository} is no folder")
-    return settings
+    # A command has one request, which may take its time.
+    return settings.model_copy(update={"request_timeout_s": 24 * 3600.0})
 
 
-def _environment(name: str) -> str | None:
-    return os.environ.get(ENV_PREFIX + name)
+def from_server(method: str, url: str, route: str, **request: Any) -> dict[str, Any]:
+    """Ask a server.
+
+    Raises:
+        ValueError: It can't be reached, refuses, or is another kind of server.
+    """
+    import httpx
+
+    try:
+        answer = httpx.request(method, url.rstrip("/") + route, timeout=120, **request)
+        body: dict[str, Any] = answer.json()
+        if answer.is_success:
+            return body
+        refusal = f"{body['detail']} {body['hint']}"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ValueError(f"{url} can't be asked: {error}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{url} is not a server of this kind") from None
+    raise ValueError(refusal)

@@ -6,8 +6,7 @@ import logging
 import signal
 import socket
 import sys
-
-from pydantic import ValidationError
+import warnings
 
 from service.cli import USAGE_ERROR, fail
 from service.settings import load_settings
@@ -23,10 +22,6 @@ def serve(argv: list[str]) -> int:
     """Serve a model repository over HTTP."""
     try:
         settings = load_settings(argv, program=_PROGRAM)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        return fail(_PROGRAM, f"{name} is {first['input']!r}: {first['msg']}", USAGE_ERROR)
     except ValueError as error:
         return fail(_PROGRAM, str(error), USAGE_ERROR)
     if not settings.repository.is_dir():
@@ -44,6 +39,8 @@ def serve(argv: list[str]) -> int:
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s %(name)s %(message)s",
     )
+    # Pillow warns of large and odd pictures; the decoder has limits and errors of its own.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     fatal: list[str] = []
 
     def on_fatal(reason: str) -> None:
@@ -58,6 +55,9 @@ def serve(argv: list[str]) -> int:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings, on_fatal),
+            # h11 bounds the head of a request, and reads the body of one that asks for an upgrade.
+            http="h11",
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
@@ -65,11 +65,13 @@ def serve(argv: list[str]) -> int:
             timeout_graceful_shutdown=_DRAIN_S,
         )
     )
-    # uvicorn raises the signal that stopped it once more when all is done; then it is no news.
+    # For a signal before uvicorn has handlers of its own, and after: it raises the one that
+    # stopped it once more when all is done, which would end the process with a status of failure.
     for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, lambda *_: None)
+        signal.signal(stop, lambda *_: setattr(server, "should_exit", True))
     host, port = listener.getsockname()[:2]
-    logging.getLogger(__name__).info("listening on http://%s:%d", host, port)
+    shown = f"[{host}]" if ":" in host else host
+    logging.getLogger(__name__).info("listening on http://%s:%d", shown, port)
     server.run(sockets=[listener])
     if fatal:
         return fail(_PROGRAM, fatal[0])
@@ -77,5 +79,11 @@ def serve(argv: list[str]) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    host = host.removeprefix("[").removesuffix("]")
+    if ":" not in host:
+        return socket.create_server((host, port), backlog=_BACKLOG)
+    # "::" means all addresses, of both families where the system can.
+    both = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(
+        (host, port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=both
+    )

@@ -16,16 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.errors import DeadlineExceededError, QueueFullError
 from service.engine.session import Prediction
-
-
-@dataclass(frozen=True)
-class BatcherOptions:
-    """Limits of one batcher: images of one run, and images that may wait."""
-
-    max_batch_size: int
-    max_queue_size: int
 
 
 @dataclass(eq=False)
@@ -57,65 +48,48 @@ class Batcher:
 
     def __init__(
         self,
-        name: str,
         run: Callable[[NDArray[np.uint8]], Prediction],
         pool: Executor,
-        options: BatcherOptions,
+        max_batch_size: int,
     ) -> None:
-        """Batch calls of ``run``, made in ``pool``; ``name`` is the model's, for error messages."""
-        self._name = name
+        """Batch calls of ``run``, made in ``pool``, one at a time."""
         self._run = run
         self._pool = pool
-        self._options = options
+        self._max_batch_size = max_batch_size
         self._queue: deque[_Ticket] = deque()
-        self._queued_images = 0
         self._busy = False
 
-    async def submit(self, images: NDArray[np.uint8], timeout_s: float) -> Prediction:
+    @property
+    def waiting(self) -> int:
+        """Images that no batch has taken yet."""
+        return sum(ticket.waiting for ticket in self._queue)
+
+    async def submit(self, images: NDArray[np.uint8]) -> Prediction:
         """Queue images and wait for their answers.
 
         A caller that is cancelled leaves the queue: its images that have not run never will.
 
         Args:
             images: uint8 [N, H, W, 3], N >= 1; more than a batch holds are split over several.
-            timeout_s: Longest wait, seconds.
 
         Returns:
             Outputs for the N images, in their order.
 
         Raises:
-            QueueFullError: Too many images wait already.
-            DeadlineExceededError: No answer within ``timeout_s``.
             InferenceError: The session failed on a batch with some of these images.
         """
-        limit = self._options.max_queue_size
-        # An empty queue takes a request of any size, else one over the limit could never run.
-        if self._queued_images and self._queued_images + len(images) > limit:
-            raise QueueFullError(
-                f"Model {self._name!r} has {self._queued_images} images waiting; the limit is"
-                f" {limit}.",
-                hint="Retry after a second, or raise max_queue_size.",
-            )
         ticket = _Ticket(images, asyncio.get_running_loop().create_future())
         self._queue.append(ticket)
-        self._queued_images += len(images)
         self._start_next()
         try:
-            async with asyncio.timeout(timeout_s):
-                return await ticket.answer
-        except TimeoutError:
-            raise DeadlineExceededError(
-                f"No answer from model {self._name!r} within {timeout_s:g} s.",
-                hint="Send fewer images in one request, retry later, or raise request_timeout_s.",
-            ) from None
+            return await ticket.answer
         finally:
             self._leave(ticket)
 
     def _leave(self, ticket: _Ticket) -> None:
-        # A ticket waits in the queue for as long as it has images that were not handed out.
+        # A ticket is in the queue for as long as it has images that were not handed out.
         if ticket.waiting:
             self._queue.remove(ticket)
-            self._queued_images -= ticket.waiting
             ticket.handed_out = len(ticket.images)
 
     def _start_next(self) -> None:
@@ -128,7 +102,7 @@ class Batcher:
 
     def _next_batch(self) -> list[_Slice]:
         """Take images in turns: a request that doesn't fit goes on at the end of the queue."""
-        room = self._options.max_batch_size
+        room = self._max_batch_size
         slices: list[_Slice] = []
         while room and self._queue:
             # Everyone who waits gets a share first, so that a large request can't starve others;
@@ -142,7 +116,6 @@ class Batcher:
                 room -= ticket.handed_out - start
                 if ticket.waiting:
                     self._queue.append(ticket)
-        self._queued_images -= self._options.max_batch_size - room
         return slices
 
     def _run_slices(self, slices: list[_Slice]) -> Prediction:

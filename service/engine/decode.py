@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,8 @@ DEFAULT_MAX_PIXELS = 40_000_000
 BACKGROUND = (255, 255, 255)  # behind transparent pixels; most pictures are shown on white
 
 _FORMAT_HINT = f"Send a complete {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image."
+_BLOCK = 1 << 20  # samples
+_SMALLER_HINT = "Send a smaller picture; the network sees only a small one anyway."
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -60,13 +61,11 @@ def decode_image(
     if not data:
         raise ImageDecodeError("The image has no bytes.", hint=_FORMAT_HINT)
     try:
-        # Pillow warns between one and two times its own limit; ours is checked below.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_pixels(image.width, image.height, max_pixels)
-                rgb = _to_rgb(_oriented(image))
-        return np.asarray(_fitted(rgb, height, width, resize))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_pixels(image.width, image.height, max_pixels)
+            plain = _to_plain(_oriented(image))
+        # Sized before it is composited: of a large picture no second copy in full size is made.
+        return np.asarray(_on_background(_fitted(plain, height, width, resize)))
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -75,45 +74,40 @@ def decode_image(
             hint=_FORMAT_HINT,
         ) from None
     except Image.DecompressionBombError:
-        raise _too_large("far more", max_pixels) from None
+        # Pillow's own limit, twice 89 million pixels, which holds even where ours is higher.
+        raise ImageTooLargeError(
+            "The image has more pixels than any picture should.", hint=_SMALLER_HINT
+        ) from None
     except Exception as error:  # Pillow raises nearly anything on damaged files
         raise ImageDecodeError(
             f"The image is damaged or truncated ({type(error).__name__}).", hint=_FORMAT_HINT
         ) from error
 
 
-def fit_pixels(
+def fit_image(
     pixels: NDArray[np.uint8], height: int, width: int, resize: Resize
 ) -> NDArray[np.uint8]:
     """Bring already decoded pixels to the network's size, as ``decode_image`` would.
 
     Args:
-        pixels: RGB pixels, uint8 [N, H, W, 3].
+        pixels: RGB pixels, uint8 [H, W, 3].
         height: Wanted height, pixels.
         width: Wanted width, pixels.
         resize: Crop rule and filter.
 
     Returns:
-        uint8 [N, height, width, 3]; the input itself where its size is right already.
+        uint8 [height, width, 3].
     """
-    if pixels.shape[1:3] == (height, width):
-        return pixels
-    fitted = np.empty((len(pixels), height, width, 3), np.uint8)
-    for index, picture in enumerate(pixels):
-        fitted[index] = np.asarray(_fitted(Image.fromarray(picture), height, width, resize))
-    return fitted
+    return np.asarray(_fitted(Image.fromarray(pixels), height, width, resize))
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise _too_large(f"{width} x {height} = {width * height}", max_pixels)
-
-
-def _too_large(pixels: str, max_pixels: int) -> ImageTooLargeError:
-    return ImageTooLargeError(
-        f"The image has {pixels} pixels; the limit is {max_pixels}.",
-        hint="Send a smaller picture; the network sees only a small one anyway.",
-    )
+        raise ImageTooLargeError(
+            f"The image has {width} x {height} = {width * height} pixels; the limit is"
+            f" {max_pixels}.",
+            hint=_SMALLER_HINT,
+        )
 
 
 def _oriented(image: Image.Image) -> Image.Image:
@@ -124,28 +118,39 @@ def _oriented(image: Image.Image) -> Image.Image:
     return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
+def _to_plain(image: Image.Image) -> Image.Image:
+    """To 8-bit grey, RGB or RGBA: modes that can be resized without loss of meaning."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _high_depth_to_rgb(image)
+        return _to_8_bits(image)
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        canvas = Image.new("RGBA", layer.size, (*BACKGROUND, 255))
-        return Image.alpha_composite(canvas, layer).convert("RGB")
-    return image.convert("RGB")
+        return image.convert("RGBA")
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _high_depth_to_rgb(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey to 8 bits; Pillow's own conversion would clip at 255."""
-    samples = np.asarray(image).astype(np.float64)
+def _on_background(image: Image.Image) -> Image.Image:
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    canvas = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+    return Image.alpha_composite(canvas, image).convert("RGB")
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit or float grey to 8 bits; Pillow's own conversion would clip at 255."""
+    samples = np.asarray(image)
     if image.mode == "F":
         # Float pictures are in [0, 1] or [0, 255] by convention; nothing in the file says which.
         full_scale = 1.0 if samples.size and np.nanmax(samples) <= 1.0 else 255.0
     else:
         full_scale = 65535.0
-    scaled = np.clip(np.nan_to_num(samples) * (255.0 / full_scale), 0.0, 255.0)
-    return Image.fromarray(np.rint(scaled).astype(np.uint8)).convert("RGB")
+    scaled = np.empty(samples.shape, np.uint8)
+    flat, into = samples.reshape(-1), scaled.reshape(-1)
+    # In blocks: in one go, a 40-megapixel picture would take a gigabyte in between.
+    for start in range(0, len(flat), _BLOCK):
+        values = np.nan_to_num(flat[start : start + _BLOCK]) * (255.0 / full_scale)
+        into[start : start + _BLOCK] = np.rint(np.clip(values, 0.0, 255.0))
+    return Image.fromarray(scaled)
 
 
 def _fitted(image: Image.Image, height: int, width: int, resize: Resize) -> Image.Image:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
+import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from service.engine.batcher import Batcher, BatcherOptions
+from service.engine.batcher import Batcher
 from service.engine.errors import (
     DeviceError,
     ModelLoadError,
@@ -27,9 +29,31 @@ from service.engine.golden import replay_golden_images
 from service.engine.session import Session, SessionOptions
 
 MODEL_FILE = "model.onnx"
+# What kept a file from loading may pass without the file changing: memory, open files, a device.
+RETRY_S = 60.0
+# What a URL and a log line take as it is; a number in its one usual form, so that no two are equal.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_VERSION = re.compile(r"[1-9][0-9]{0,8}|0")
 _logger = logging.getLogger(__name__)
 
-_Stamp = tuple[int, int, int]  # inode, size, mtime: changes whenever the file does
+_Stamp = tuple[int, int, int, int]  # inode, size, mtime, ctime: changes whenever the file does
+
+
+@dataclass(frozen=True)
+class RepositoryOptions:
+    """What a repository needs to know.
+
+    Attributes:
+        root: The folder.
+        default_model: Answers requests that name no model; None: the first by name.
+        sessions: How files are loaded.
+        max_batch_size: Images of one run.
+    """
+
+    root: Path
+    default_model: str | None
+    sessions: SessionOptions
+    max_batch_size: int
 
 
 @dataclass(frozen=True)
@@ -63,6 +87,7 @@ class Entry:
     stamp: _Stamp
     ready: ReadyVersion | None
     error: ServiceError | None
+    retry_at_s: float = float("inf")
 
 
 Catalog = Mapping[str, Mapping[int, Entry]]
@@ -71,16 +96,16 @@ Catalog = Mapping[str, Mapping[int, Entry]]
 class ModelRepository:
     """Loads, holds and swaps model versions."""
 
-    def __init__(
-        self, root: Path, sessions: SessionOptions, pool: Executor, batching: BatcherOptions
-    ) -> None:
-        """Serve the folder ``root``; nothing is loaded before ``refresh``."""
-        self.root = root
-        self._sessions = sessions
-        self._pool = pool
-        self._batching = batching
+    def __init__(self, options: RepositoryOptions, pool: Executor) -> None:
+        """Serve a folder, with runs made in ``pool``; nothing is loaded before ``refresh``."""
+        self.root = options.root
         self.catalog: Catalog = {}
+        self._options = options
+        self._sessions = options.sessions
+        self._device_settled = False
+        self._pool = pool
         self._required: frozenset[str] | None = None
+        self._skipped: set[Path] = set()
 
     def refresh(self) -> None:
         """Load what is new or changed, let go of what is gone. Blocks; call it in a thread.
@@ -88,13 +113,17 @@ class ModelRepository:
         A version that can't be loaded is logged and kept in the catalog with its error.
 
         Raises:
+            OSError: The folder can't be read; what is loaded goes on serving.
             DeviceError: The demanded device can't be used.
         """
         old = self.catalog
         new: dict[str, dict[int, Entry]] = {}
-        for name, version, path in _scan(self.root):
-            before = old.get(name, {}).get(version)
-            entry = self._entry(name, version, path, before)
+        found, skipped = _scan(self.root)
+        for path in sorted(skipped - self._skipped):
+            _logger.warning("%r is no <name>/<version>/%s and is not served", str(path), MODEL_FILE)
+        self._skipped = skipped
+        for name, version, path in found:
+            entry = self._entry(name, version, path, old.get(name, {}).get(version))
             if entry is not None:
                 new.setdefault(name, {})[version] = entry
         for name, versions in old.items():
@@ -102,31 +131,43 @@ class ModelRepository:
                 _logger.info("model %s version %d is gone", name, version)
         self.catalog = new
         if self._required is None:
-            self._required = frozenset(new)
+            default = self._options.default_model
+            self._required = frozenset(new) | ({default} if default else set())
+            if default and default not in new:
+                _logger.error("the default model %r is not in %s", default, self.root)
 
     @property
-    def ready(self) -> bool:
-        """At least one model answers, and so does every one that was there at the start."""
-        if not self._required:
-            return any(_ready_versions(versions) for versions in self.catalog.values())
-        present = self._required & self.catalog.keys()
-        return bool(present) and all(_ready_versions(self.catalog[name]) for name in present)
+    def obstacle(self) -> str | None:
+        """What keeps the service from being ready, or None.
 
-    def find(self, name: str | None, version: int | None, default: str | None) -> ReadyVersion:
+        Every model that was there at the start must answer, and the default, and there must be one.
+        A model that was removed is no longer asked for; the default always is.
+        """
+        if self._required is None:
+            return "models are being loaded"
+        catalog, default = self.catalog, self._options.default_model
+        wanted = {name for name in self._required if name in catalog or name == default}
+        silent = sorted(name for name in wanted if not _ready_versions(catalog.get(name, {})))
+        if silent:
+            return f"can't answer: {', '.join(silent)}"
+        if not any(_ready_versions(versions) for versions in catalog.values()):
+            return "there is no model"
+        return None
+
+    def find(self, name: str | None, version: int | None) -> ReadyVersion:
         """Choose the version that answers a request.
 
         Args:
-            name: Wanted model; None takes ``default``, else the first by name.
+            name: Wanted model; None takes the default, else the first by name.
             version: Wanted version; None takes the highest that is ready.
-            default: Configured default model.
 
         Raises:
             ModelNotFoundError: No such model.
             VersionNotFoundError: No such version of it.
             ModelNotReadyError: It is there but can't answer.
         """
-        catalog = self.catalog
-        name = name if name is not None else default or min(catalog, default=None)
+        if name is None:
+            name = self._options.default_model or min(self.catalog, default=None)
         if name is None:
             raise ModelNotReadyError(
                 "No model is loaded.", hint=f"Put one at <name>/<version>/{MODEL_FILE}."
@@ -157,7 +198,7 @@ class ModelRepository:
         catalog = self.catalog
         if name not in catalog:
             raise ModelNotFoundError(
-                f"No model is named {name!r}.",
+                f"No model is named {name[:100]!r}.",
                 hint=f"There are: {', '.join(sorted(catalog)) or 'none'}.",
             )
         return catalog[name]
@@ -165,18 +206,28 @@ class ModelRepository:
     def _entry(self, name: str, version: int, path: Path, before: Entry | None) -> Entry | None:
         try:
             stat = path.stat()
-        except OSError:
+        except FileNotFoundError:
             return None  # removed since the scan
-        stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        if before is not None and before.stamp == stamp:
+        except OSError as error:
+            return before or Entry((0, 0, 0, 0), None, _unreadable(error))
+        stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        if before and before.stamp == stamp and time.monotonic() < before.retry_at_s:
             return before
         try:
             ready = self._load(name, version, path)
         except DeviceError:
             raise
-        except ServiceError as error:
-            _logger.error("model %s version %d is not served: %s", name, version, error.detail)
-            return Entry(stamp, before.ready if before else None, error)
+        except Exception as error:  # whatever one file does, the others are served
+            failure = error if isinstance(error, ServiceError) else _broken(error)
+            _logger.error(
+                "model %s version %d is not served: %s",
+                name,
+                version,
+                failure.detail,
+                exc_info=None if failure is error else error,
+            )
+            retry_at_s = time.monotonic() + RETRY_S
+            return Entry(stamp, before.ready if before else None, failure, retry_at_s)
         _logger.info("model %s version %d is ready on %s", name, version, ready.session.provider)
         return Entry(stamp, ready, None)
 
@@ -184,29 +235,65 @@ class ModelRepository:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise ModelLoadError(
-                f"The file can't be read: {error.strerror}.", hint="Check its permissions."
-            ) from error
-        session = Session(data, self._sessions)
-        difference = replay_golden_images(session)
+            raise _unreadable(error) from error
+        session = self._open(data)
         return ReadyVersion(
             name=name,
             version=version,
             digest=hashlib.sha256(data).hexdigest(),
             session=session,
-            batcher=Batcher(name, session.run, self._pool, self._batching),
-            golden_difference=difference,
+            golden_difference=replay_golden_images(session),
+            batcher=Batcher(session.run, self._pool, self._options.max_batch_size),
         )
+
+    def _open(self, data: bytes) -> Session:
+        """Load a file on the device that the first file settled.
+
+        A later file that fails there is that file's trouble (too large for the memory that is
+        left, say): it neither ends the service nor silently goes to the CPU.
+        """
+        try:
+            session = Session(data, self._sessions)
+        except DeviceError as error:
+            if self._device_settled:
+                raise ModelLoadError(error.detail, hint=error.hint) from error
+            raise
+        self._sessions = replace(self._sessions, device=session.device)
+        self._device_settled = True
+        return session
 
 
 def _ready_versions(versions: Mapping[int, Entry]) -> dict[int, ReadyVersion]:
     return {number: e.ready for number, e in versions.items() if e.ready is not None}
 
 
-def _scan(root: Path) -> list[tuple[str, int, Path]]:
-    """Every ``<name>/<integer>/model.onnx`` under ``root``, sorted."""
-    return sorted(
-        (path.parent.parent.name, int(path.parent.name), path)
-        for path in root.glob(f"*/*/{MODEL_FILE}")
-        if path.parent.name.isascii() and path.parent.name.isdecimal()
+def _unreadable(error: OSError) -> ModelLoadError:
+    return ModelLoadError(
+        f"The file can't be read: {error.strerror}.", hint="Check its permissions."
     )
+
+
+def _broken(error: Exception) -> ModelLoadError:
+    return ModelLoadError(
+        f"The file can't be loaded ({type(error).__name__}).",
+        hint="The file is damaged; export it again.",
+    )
+
+
+def _scan(root: Path) -> tuple[list[tuple[str, int, Path]], set[Path]]:
+    """Every ``<name>/<integer>/model.onnx`` under ``root``, sorted; and what is none of them."""
+    found, skipped = [], set()
+    # iterdir raises where glob would find nothing: a folder that can't be read is not an empty one.
+    for model in root.iterdir():
+        if not model.is_dir():
+            continue
+        if not _NAME.fullmatch(model.name):
+            skipped.add(model)
+            continue
+        for folder in model.iterdir():
+            path = folder / MODEL_FILE
+            if _VERSION.fullmatch(folder.name) and path.is_file():
+                found.append((model.name, int(folder.name), path))
+            else:
+                skipped.add(folder)
+    return sorted(found), skipped

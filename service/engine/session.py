@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 import logging
 import os
 from dataclasses import dataclass
@@ -60,6 +63,7 @@ class Session:
     Attributes:
         metadata: What the file says about itself.
         provider: The execution provider that the session really has, never the configured one.
+        device: The same as a choice: ``cuda`` or ``cpu``.
     """
 
     def __init__(self, model: bytes | Path, options: SessionOptions) -> None:
@@ -71,6 +75,7 @@ class Session:
         """
         self._session = _create(model, options)
         self.provider: str = self._session.get_providers()[0]
+        self.device: DeviceChoice = "cuda" if self.provider == CUDA_PROVIDER else "cpu"
         self.metadata = _read_metadata(self._session)
         _check_signature(self._session, self.metadata)
 
@@ -96,7 +101,7 @@ class Session:
 
 
 def available_cpus() -> int:
-    """CPUs that this process may use: affinity and cgroup quota, at least 1."""
+    """CPUs that this process may use: affinity and cgroup (v2) quota, at least 1."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.is_file():
@@ -119,7 +124,7 @@ def _create(model: bytes | Path, options: SessionOptions) -> ort.InferenceSessio
             if options.device == "cuda":
                 raise
             # Without the GPU package the CPU is what was installed, not a fallback to warn of.
-            level = logging.WARNING if cuda_built_in() else logging.INFO
+            level = logging.WARNING if cuda_built_in() else logging.DEBUG
             _logger.log(level, "running on the CPU: %s", error.detail)
     return _open(model, options, [CPU_PROVIDER])
 
@@ -130,22 +135,42 @@ def _create_on_cuda(model: bytes | Path, options: SessionOptions) -> ort.Inferen
             "The installed ONNX Runtime has no CUDA provider.",
             hint="Install adaresnet[gpu] instead of adaresnet[cpu], or use --device cpu.",
         )
-    # Finds CUDA and cuDNN in their Python packages, so that no LD_LIBRARY_PATH is needed.
-    ort.preload_dlls()
+    said = _preload_cuda_libraries()
     try:
         session = _open(model, options, [(CUDA_PROVIDER, _CUDA_OPTIONS), CPU_PROVIDER])
-    except ModelLoadError:
+    except ModelLoadError as error:
         # A file that loads nowhere is the file's fault; one that loads on the CPU is not.
         _open(model, options, [CPU_PROVIDER])
-        raise _no_cuda() from None
+        raise _no_cuda(_first_line(error.__cause__)) from error
     if session.get_providers()[0] != CUDA_PROVIDER:
-        raise _no_cuda()
+        raise _no_cuda(said or "no GPU, no driver, or its libraries don't load")
     return session
 
 
-def _no_cuda() -> DeviceError:
+@functools.cache
+def _preload_cuda_libraries() -> str:
+    """Load CUDA and cuDNN from their Python packages, so that no LD_LIBRARY_PATH is needed.
+
+    Returns:
+        The first line of what ONNX Runtime had to say. It prints where it should log, and standard
+        output belongs to the command that runs.
+    """
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        try:
+            ort.preload_dlls()
+        except Exception as error:  # the session's creation decides; this is only its preparation
+            printed.write(_first_line(error))
+    return printed.getvalue().partition("\n")[0]
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _no_cuda(reason: str) -> DeviceError:
     return DeviceError(
-        "CUDA can't be used: no GPU, no driver, or its libraries don't load.",
+        f"CUDA can't be used: {reason}.",
         hint="Check nvidia-smi and the CUDA and cuDNN packages, or use --device cpu.",
     )
 
@@ -193,6 +218,12 @@ def _check_signature(session: ort.InferenceSession, metadata: ModelMetadata) -> 
     wanted_inputs = {INPUT_NAME: ("tensor(uint8)", [size.height, size.width, 3])}
     outputs = ("tensor(float)", [len(metadata.labels)])
     wanted_outputs = {LOGITS_NAME: outputs, PROBABILITIES_NAME: outputs}
+    for tensor in session.get_inputs():
+        if tensor.shape and isinstance(tensor.shape[0], int):
+            raise ModelLoadError(
+                f"The graph takes batches of exactly {tensor.shape[0]}.",
+                hint="Export it with a batch dimension that is free.",
+            )
     inputs = {i.name: (i.type, list(i.shape[1:])) for i in session.get_inputs()}
     found = {o.name: (o.type, list(o.shape[1:])) for o in session.get_outputs()}
     if inputs != wanted_inputs or found != wanted_outputs:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import concurrent.futures
+import contextlib
 import io
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from typing import IO
 
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.engine.session import cuda_built_in
-from tests.conftest import ADARESNET, CLASSES, Exported, draw, free_port, serving
+from tests.conftest import ADARESNET, CLASSES, Exported, Server, draw, free_port, serving
 
 
 def adaresnet(
@@ -175,42 +180,88 @@ def test_versions_come_and_go_under_load_without_a_failed_answer(exported: Expor
         assert set.union(*(versions for _, versions in results)) == {1, 2}
 
 
-def test_sigterm_answers_what_was_taken_and_exits_0(exported: Exported, tmp_path):
+def many_slow_pictures(count: int) -> bytes:
+    """A request that takes seconds to decode: pictures of 9 megapixels in one small body."""
     buffer = io.BytesIO()
-    np.save(buffer, np.zeros((4000, 16, 16, 3), np.uint8))
-    with serving(exported.repository, tmp_path, "--threads", "1") as server:
-        with concurrent.futures.ThreadPoolExecutor(1) as pool, server.client() as client:
-            pending = pool.submit(client.post, "/v1/classify", content=buffer.getvalue())
-            time.sleep(0.1)
+    Image.fromarray(np.zeros((3000, 3000), np.uint16)).save(buffer, "PNG")
+    text = base64.b64encode(buffer.getvalue()).decode()
+    return json.dumps({"images": [text] * count}).encode()
+
+
+@contextlib.contextmanager
+def occupied(server: Server, count: int = 200) -> Iterator[socket.socket]:
+    """Keep a server with --max-queue-size 1 busy; yields the connection, its answer not read."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    body = many_slow_pictures(count)
+    head = (
+        "POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    for _ in range(5):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode() + body)
+            time.sleep(0.5)
+            # A question that came first would have had the large request refused instead.
+            if httpx.post(f"{server.url}/v1/classify", content=b"x").status_code == 503:
+                yield connection
+                return
+    pytest.fail("the server is never busy")
+
+
+def status_line(connection: socket.socket) -> bytes:
+    connection.settimeout(60)
+    return connection.recv(4096).partition(b"\r\n")[0]
+
+
+def test_sigterm_answers_what_was_taken_and_exits_0(exported: Exported, tmp_path):
+    with serving(exported.repository, tmp_path, "--max-queue-size", "1") as server:
+        with occupied(server, 40) as pending:
             server.process.send_signal(signal.SIGTERM)
-            assert len(pending.result().json()["results"]) == 4000
+            assert b" 200 " in status_line(pending)
         assert server.process.wait(30) == 0
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{server.url}/healthz")
 
 
-def test_overload_is_refused_with_503_and_deadlines_with_504(exported: Exported, tmp_path):
-    buffer = io.BytesIO()
-    np.save(buffer, np.zeros((4096, 16, 16, 3), np.uint8))
-    body = buffer.getvalue()
-    flags = ("--max-queue-size", "1", "--max-batch-size", "2", "--request-timeout-s", "0.05")
-    with serving(exported.repository, tmp_path, *flags) as server:
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            tasks = [
-                pool.submit(httpx.post, f"{server.url}/v1/classify", content=body, timeout=60)
-                for _ in range(8)
-            ]
-            answers = [task.result() for task in tasks]
-        codes = {answer.json()["code"] for answer in answers}
-        assert codes <= {"queue_full", "deadline_exceeded"}
-        assert "deadline_exceeded" in codes
-        for answer in answers:
-            assert (
-                answer.status_code
-                == {"queue_full": 503, "deadline_exceeded": 504}[answer.json()["code"]]
-            )
-            assert int(answer.headers["retry-after"]) >= 1
-        assert httpx.get(f"{server.url}/readyz").status_code == 200
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_right_after_the_start_stops_the_process(exported: Exported, tmp_path, stop):
+    command = [str(ADARESNET), "serve", "--models", str(exported.repository), "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    while b"listening on" not in process.stderr.readline():
+        pass
+    process.send_signal(stop)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_overload_is_503_and_a_deadline_504(exported: Exported, tmp_path, rng):
+    flags = ("--max-queue-size", "1", "--request-timeout-s", "4")
+    with serving(exported.repository, tmp_path, *flags) as server, server.client() as client:
+        with occupied(server) as busy:
+            full = client.post("/v1/classify", content=b"x")
+            assert full.status_code == 503
+            assert full.json()["code"] == "queue_full"
+            assert int(full.headers["retry-after"]) >= 1
+            assert client.get("/readyz").status_code == 200
+            assert b" 504 " in status_line(busy)
+        buffer = io.BytesIO()
+        draw("red", rng).save(buffer, "PNG")
+        assert client.post("/v1/classify", content=buffer.getvalue()).status_code == 200
+
+
+def test_work_of_a_client_that_hangs_up_is_dropped(exported: Exported, tmp_path):
+    with serving(exported.repository, tmp_path, "--max-queue-size", "1") as server:
+        with occupied(server):
+            pass
+        # Its place is free at once, not after the seconds that its pictures would take.
+        started = time.monotonic()
+        while httpx.post(f"{server.url}/v1/classify", content=b"x").status_code == 503:
+            time.sleep(0.02)
+        assert time.monotonic() - started < 2
+        log = server.log.read_text()
+    assert "Traceback" not in log
+    assert " 499 " in log
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -58,8 +58,9 @@ def test_a_folder_of_parquet_files(tmp_path):
 
 
 def test_what_can_not_be_read_is_named(tmp_path, image_folder):
-    with pytest.raises(DataError, match="no data set"):
-        load_data(str(tmp_path / "nowhere" / "at" / "all"), None, RESIZE, seed=0)
+    for name in (str(tmp_path / "nowhere"), "mnist", "../mnist", "a/b/c", __file__):
+        with pytest.raises(DataError, match="owner/name"):
+            load_data(name, None, RESIZE, seed=0)
     for name in ("a", "b"):
         folder = tmp_path / "broken" / "train" / name
         folder.mkdir(parents=True)

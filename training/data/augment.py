@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_MID_GREY = 128
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's convert("L") weighs
 
 
@@ -86,6 +87,33 @@ def random_views(
         rows.to(device).unsqueeze(2),
         columns.to(device).unsqueeze(1),
     ]
+
+
+def cut_out(pixels: Tensor, side_px: int, generator: torch.Generator) -> Tensor:
+    """Blank one random square of each image, cut off where it reaches over the edge.
+
+    Args:
+        pixels: uint8 [B, H, W, 3].
+        side_px: Side of the square, pixels; 0 changes nothing.
+        generator: Source of randomness, on the CPU.
+
+    Returns:
+        uint8 [B, H, W, 3], mid-grey in the squares.
+
+    Source: DeVries and Taylor 2017 (arXiv 1708.04552).
+    """
+    if side_px == 0:
+        return pixels
+    count, height, width = pixels.shape[:3]
+
+    def within(size: int) -> Tensor:
+        first = torch.randint(0, size, (count, 1), generator=generator) - side_px // 2
+        positions = torch.arange(size)
+        return (positions >= first) & (positions < first + side_px)
+
+    rows, columns = within(height), within(width)
+    blank = (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(3).to(pixels.device)
+    return pixels.masked_fill(blank, _MID_GREY)
 
 
 def _reflected(positions: Tensor, size: int) -> Tensor:

@@ -6,23 +6,29 @@ from their types. Pixels are decoded and resized by ``service.engine.decode``, t
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from service.engine.decode import decode_image
 from service.engine.errors import ImageError
 from service.metadata import Resize
+from training.data.sizes import MAX_PX, MIN_PX
 
 TEST_SPLITS = ("test", "validation", "valid")
+HELD_OUT_NAME = "held out"
 HELD_OUT = 0.1  # share of the training images that is the test split where the data has none
 _CHUNK = 1024
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class DataError(Exception):
@@ -65,6 +71,15 @@ class ImageData:
     test: Split
     test_name: str
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the decoded pixels and labels of both splits, hex, 16 digits."""
+        total = hashlib.sha256()
+        for split in (self.train, self.test):
+            total.update(split.pixels.numpy().data)
+            total.update(split.labels.numpy().data)
+        return total.hexdigest()[:16]
+
 
 def load_data(source: str, image_px: int | None, resize: Resize, seed: int) -> ImageData:
     """Read a labelled data set into memory.
@@ -83,10 +98,9 @@ def load_data(source: str, image_px: int | None, resize: Resize, seed: int) -> I
     test_name = next((name for name in TEST_SPLITS if name in splits), None)
     if test_name is None:
         parts = splits["train"].train_test_split(test_size=HELD_OUT, seed=seed)
-        splits, test_name = {"train": parts["train"], "test": parts["test"]}, "held out"
-    train, test = splits["train"], splits["test" if test_name == "held out" else test_name]
-    first = _probe(train, image_column)
-    size_px = image_px or max(first.shape[:2])
+        splits, test_name = {"train": parts["train"], "test": parts["test"]}, HELD_OUT_NAME
+    train, test = splits["train"], splits["test" if test_name == HELD_OUT_NAME else test_name]
+    size_px = image_px or _size_of_first(train, image_column)
     class_names = tuple(train.features[label_column].names)
 
     def read(rows: Any) -> Split:
@@ -103,6 +117,11 @@ def _load_splits(source: str) -> dict[str, Any]:
 
     datasets.disable_progress_bars()
     path = Path(source)
+    # Without the network, 'datasets' takes any name for something that it once cached.
+    if not path.is_dir() and not _HUB_NAME.fullmatch(source):
+        raise DataError(
+            f"{source!r} is no folder, and no name on the hub, which has the form owner/name"
+        )
     try:
         if path.is_dir():
             splits = datasets.load_dataset(str(path.resolve()))
@@ -141,16 +160,25 @@ def _encoded(rows: Any, image_column: str) -> Any:
 
 def _bytes(cell: dict[str, Any]) -> bytes:
     data = cell["bytes"]
-    return data if data is not None else Path(cell["path"]).read_bytes()
+    try:
+        return data if data is not None else Path(cell["path"]).read_bytes()
+    except OSError as error:
+        raise DataError(f"{cell['path']}: {error.strerror}") from error
 
 
-def _probe(rows: Any, image_column: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    import io
-
-    from PIL import Image
-
-    with Image.open(io.BytesIO(_bytes(_encoded(rows, image_column)[0][image_column]))) as image:
-        return np.zeros((image.height, image.width), np.uint8)
+def _size_of_first(rows: Any, image_column: str) -> int:
+    cell = _encoded(rows, image_column)[0][image_column]
+    try:
+        with Image.open(io.BytesIO(_bytes(cell))) as image:
+            size_px = max(image.size)
+    except (OSError, DataError) as error:
+        raise DataError(f"image 0 ({cell['path']}): it can't be read") from error
+    if not MIN_PX <= size_px <= MAX_PX:
+        raise DataError(
+            f"the first image is {size_px} px; choose a size from {MIN_PX} to {MAX_PX} with"
+            " --image-px"
+        )
+    return size_px
 
 
 def _decode(rows: Any, image_column: str, label_column: str, size_px: int, resize: Resize) -> Split:

@@ -116,6 +116,7 @@ class FoldedBlock:
         first: First convolution of the branch.
         last: Last convolution of the branch.
         projection: Convolution of the shortcut, or None where it is the identity or absent.
+        dropped_projection: There was one, and w = 0 took it away.
         join: Operator between branch and shortcut.
         kept_mul: Factor on an identity shortcut that could not be folded; 1 in all but freak cases.
         output_scale: The block's output is stored divided by this.
@@ -128,6 +129,7 @@ class FoldedBlock:
     join: Join
     kept_mul: float
     output_scale: float
+    dropped_projection: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,8 @@ def _fold_block(block: FusedBlock, carried: float) -> FoldedBlock:
         raise FoldError(f"the shortcut scale of {block.name} is {w}; train again")
     first = block.first.scaled(weight=carried, bias=1.0)
     if w == 0.0:
-        return FoldedBlock(block.name, first, block.last, None, Join.NONE, 1.0, 1.0)
+        dropped = block.projection is not None
+        return FoldedBlock(block.name, first, block.last, None, Join.NONE, 1.0, 1.0, dropped)
     if block.projection is not None:
         projection = block.projection.scaled(weight=w * carried, bias=w)
         return FoldedBlock(block.name, first, block.last, projection, Join.ADD, 1.0, 1.0)

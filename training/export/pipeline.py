@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import onnx
 import torch
 
 from service.engine.decode import decode_image
+from service.engine.golden import replay_golden_images
 from service.engine.session import Session, SessionOptions, available_cpus
 from service.metadata import (
     Accuracy,
@@ -25,14 +27,20 @@ from service.metadata import (
 )
 from training.checkpoint import RunState, load_checkpoint, restore_network
 from training.data.augment import Normalize
-from training.data.dataset import DataError, ImageData, load_data
+from training.data.dataset import HELD_OUT_NAME, DataError, ImageData, load_data
 from training.evaluate import predict_logits
 from training.export.fold import fold_network
 from training.export.fuse import fuse_network
 from training.export.golden import draw_golden_images, golden_image
-from training.export.graph import build_graph, count_operators, with_metadata
+from training.export.graph import OPSET, build_graph, count_operators, with_metadata
 from training.export.publish import check_name, publish
-from training.export.verify import TOLERANCE, Comparison, compare, traced_operators
+from training.export.verify import (
+    TOLERANCE,
+    Comparison,
+    check_operators,
+    compare,
+    traced_operators,
+)
 from training.loop import network_of
 from training.networks.cifar import CifarResNet
 
@@ -74,7 +82,9 @@ def export_checkpoint(request: ExportRequest, say: Callable[[str], None]) -> Exp
         CheckpointError: The checkpoint can't be read.
         DataError: The run's test data can't be read, or is not what the run was trained on.
         FoldError: The network holds a value that can't be folded.
-        VerificationError: The graph's outputs differ from PyTorch's; nothing was written.
+        VerificationError: The graph's outputs differ from PyTorch's, or it has operators that
+            the plain network has not; nothing was written.
+        ModelLoadError: The finished file fails its own golden images; nothing was written.
         PublishError: The repository can't be written.
     """
     check_name(request.name)
@@ -87,37 +97,35 @@ def export_checkpoint(request: ExportRequest, say: Callable[[str], None]) -> Exp
     size = Input(height=state.image_px, width=state.image_px, resize=state.config.resize)
     graph = build_graph(folded, size)
     plain = build_graph(fold_network(fused.plain_twin()), size)
-    say("folded; comparing with PyTorch on the test set")
-    comparison = _compare(graph, state, network, request.data)
-    metadata = _describe(request, state, network, size).model_copy(
+    check_operators(folded, count_operators(graph), count_operators(plain))
+    data = _test_data(state, request.data)
+    say(f"folded; comparing with PyTorch on {len(data.test)} images")
+    described = _describe(request, state, network, size)
+    expected = predict_logits(
+        network, Normalize(state.mean, state.std), data.test.pixels, grey=state.grey
+    )
+    comparison = compare(_open(with_metadata(graph, described)), expected, data.test)
+    metadata = described.model_copy(
         update={
             "golden": _golden(state, network, size, comparison.logit_range),
             "verification": _verification(comparison, network, graph, plain),
             "accuracy": Accuracy(
-                data=state.data_name,
-                split=state.test_name,
+                data=data.name,
+                split=data.test_name,
                 images=comparison.images,
                 top1=comparison.accuracy,
             ),
         }
     )
-    path = publish(with_metadata(graph, metadata), request.repository, request.name)
+    model = with_metadata(graph, metadata)
+    # The very bytes that are published, as the service will try them before it calls them ready.
+    replay_golden_images(_open(model))
+    path = publish(model, request.repository, request.name)
     return ExportResult(path, metadata, folded.kept_muls)
 
 
-def _compare(
-    graph: onnx.ModelProto, state: RunState, network: CifarResNet, source: str | None
-) -> Comparison:
-    data = _test_data(state, source)
-    expected = predict_logits(
-        network, Normalize(state.mean, state.std), data.test.pixels, grey=state.grey
-    )
-    bare = ModelMetadata(
-        labels=list(state.class_names),
-        input=Input(height=state.image_px, width=state.image_px),
-    )
-    options = SessionOptions(device="cpu", threads=available_cpus())
-    return compare(Session(with_metadata(graph, bare), options), expected, data.test)
+def _open(model: bytes) -> Session:
+    return Session(model, SessionOptions(device="cpu", threads=available_cpus()))
 
 
 def _test_data(state: RunState, source: str | None) -> ImageData:
@@ -131,8 +139,12 @@ def _test_data(state: RunState, source: str | None) -> ImageData:
             f"the data's classes are {list(data.class_names)}; the run was trained on"
             f" {list(state.class_names)}"
         )
-    # A grey run reads colour pictures by their luma, so whether this data is grey does not matter.
-    return replace(data, grey=state.grey)
+    if data.digest != state.data_digest and state.test_name == HELD_OUT_NAME:
+        raise DataError(
+            "this is not the data that the run was trained on, and without a test split of its own"
+            " some of its images may have been trained on; give the run's data with --data"
+        )
+    return data
 
 
 def _golden(state: RunState, network: CifarResNet, size: Input, logit_range: float) -> GoldenSet:
@@ -163,6 +175,7 @@ def _verification(
         operators_before=traced_operators(network),
         operators_after=count_operators(graph),
         operators_plain_twin=count_operators(plain),
+        versions={name: version(name) for name in ("onnx", "onnxruntime")} | {"opset": str(OPSET)},
     )
 
 
@@ -189,11 +202,14 @@ def _describe(
         ),
         training=TrainingRun(
             data=state.data_name,
+            data_digest=state.data_digest,
             train_images=state.train_images,
             config=config.portable(),
             config_hash=config.stable_hash(),
             seed=config.seed,
             epochs=state.epochs_done,
+            started_from=state.started_from,
+            device=state.device,
             duration_s=round(sum(record.duration_s for record in state.history), 1),
             versions=state.versions,
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from pathlib import Path
 
 MODEL_FILE = "model.onnx"
@@ -40,26 +41,32 @@ def publish(model: bytes, repository: Path, name: str) -> Path:
     """
     check_name(name)
     folder = repository / name
-    aside = folder / f".{os.getpid()}.tmp"
     try:
-        aside.mkdir(parents=True)
-        with (aside / MODEL_FILE).open("wb") as file:
-            file.write(model)
-            file.flush()
-            os.fsync(file.fileno())
-        version = _next_version(folder)
-        while True:
-            try:
-                aside.rename(folder / str(version))
-            except OSError:
-                # Another export took this number: a non-empty folder is never replaced.
-                if not (folder / str(version)).exists():
-                    raise
-                version += 1
-            else:
-                return folder / str(version) / MODEL_FILE
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as temporary:
+            # A folder inside, because the temporary one itself is readable for its owner only.
+            aside = Path(temporary) / "version"
+            aside.mkdir()
+            with (aside / MODEL_FILE).open("wb") as file:
+                file.write(model)
+                file.flush()
+                os.fsync(file.fileno())
+            return _rename_to_next_version(aside, folder) / MODEL_FILE
     except OSError as error:
         raise PublishError(f"can't write into {folder}: {error.strerror}") from error
+
+
+def _rename_to_next_version(aside: Path, folder: Path) -> Path:
+    version = _next_version(folder)
+    while True:
+        target = folder / str(version)
+        try:
+            return aside.rename(target)
+        except OSError:
+            # Another export took this number: a folder that is not empty is never replaced.
+            if not target.exists():
+                raise
+            version += 1
 
 
 def _next_version(folder: Path) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from service.engine.session import Prediction, Session
 from training.data.dataset import Split
+from training.export.fold import FoldedNetwork, Join
 from training.networks.cifar import CifarResNet
 
 # Of the range of the logits. Folding is exact; what is left is float32 rounding, near 1e-6.
@@ -84,6 +85,34 @@ def compare(session: Session, expected: Tensor, split: Split) -> Comparison:
         top1_agreement=float((first == reference.argmax(axis=1)).mean()),
         accuracy=float((first == split.labels.numpy()).mean()),
     )
+
+
+def check_operators(
+    folded: FoldedNetwork, operators: dict[str, int], plain: dict[str, int]
+) -> None:
+    """Make sure that folding left the operators of the plain network and no others.
+
+    A negative scale may turn an Add into a Sub, a zero one takes the join and a projection away,
+    and one out of range keeps a Mul; nothing else may differ.
+
+    Raises:
+        VerificationError: Something else does.
+    """
+    expected = Counter(plain)
+    for block in folded.blocks:
+        if block.join is not Join.ADD:
+            expected["Add"] -= 1
+        if block.join is Join.SUB:
+            expected["Sub"] += 1
+        if block.join is Join.NONE and block.dropped_projection:
+            expected["Conv"] -= 1
+        if block.kept_mul != 1.0:
+            expected["Mul"] += 1
+    if +expected != Counter(operators):
+        raise VerificationError(
+            f"the folded graph has the operators {operators}, not {dict(+expected)} as it should."
+            " Nothing was written"
+        )
 
 
 def _check_probabilities(parts: list[Prediction]) -> None:

@@ -29,6 +29,12 @@ def npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def npy_header(shape: str) -> bytes:
+    """An .npy header that says what it likes."""
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
 def post(
     client: httpx.Client, content: bytes, kind: str | None = None, **query: str | float
 ) -> httpx.Response:
@@ -261,6 +267,22 @@ def test_hostile_arrays_are_422(client):
     np.save(pickled, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     giant = whole.replace(b"(2, 16, 16, 3)", b"(9**9,16,1, 3)")
     huge = whole.replace(b"(2, 16, 16, 3)", b"(99999999,1,3)")
+    shapes = (
+        "(0, 2**70, 28, 3)",
+        f"(0, {2**63 - 1}, {2**63 - 1}, 3)",
+        "(1,) * 65",
+        "(1.5,)",
+        str((1,) * 65),
+        "(True, 1, 1, 3)",
+        "(1, True, 3)",
+        "(-1, -1, 1, 3)",
+        "()",
+        "(2, 16, 16, 3",
+    )
+    for shape in shapes:
+        data = npy_header(shape) + b"x"
+        answer = post(client, data, "application/x-npy")
+        assert answer.json()["code"] in ("invalid_tensor", "empty_request"), shape
     for data in (whole[:-1], whole + b"x", whole[:20], pickled.getvalue(), giant, huge, b"PK\3\4"):
         problem(post(client, data, "application/x-npy"), 422, "invalid_tensor")
 
@@ -270,6 +292,10 @@ def test_multipart_that_is_none(client, rng):
     problem(post(client, b"junk", kind), 400, "malformed_request")
     problem(post(client, b"junk", "multipart/form-data"), 400, "malformed_request")
     problem(post(client, b"--x--\r\n", kind), 400, "empty_request")
+    part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\xff\r\n--x--\r\n'
+    for charset in ("punycode", "undefined", "nonsense", "utf-16"):
+        answer = post(client, part, f"{kind}; charset={charset}")
+        problem(answer, 400, "malformed_request")
     text = client.post("/v1/classify", files={"top_k": (None, "3")})
     body = problem(text, 400, "malformed_request")
     assert "top_k" in body["detail"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.engine.decode import decode_image, fit_pixels
+from service.engine.decode import decode_image, fit_image
 from service.engine.errors import ImageDecodeError, ImageError, ImageTooLargeError
 from service.metadata import Resize
 
@@ -114,17 +115,25 @@ def test_center_crop_and_stretch():
     assert decode(data, resize=STRETCH).min() == 0
 
 
-def test_fit_pixels_gives_the_same_pixels_as_decoding(rng):
-    pixels = rng.integers(0, 256, (3, 9, 7, 3), dtype=np.uint8)
-    fitted = fit_pixels(pixels, 4, 4, CROP)
-    for image, expected in zip(pixels, fitted, strict=True):
-        assert (decode(encode(Image.fromarray(image), "PNG")) == expected).all()
-    assert fit_pixels(fitted, 4, 4, CROP) is fitted
+def test_fit_image_gives_the_same_pixels_as_decoding(rng):
+    for shape in ((9, 7), (4, 4), (2, 30)):
+        pixels = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        decoded = decode(encode(Image.fromarray(pixels), "PNG"))
+        assert (fit_image(pixels, 4, 4, CROP) == decoded).all()
 
 
 def test_extreme_shapes_need_no_memory():
     strip = encode(Image.new("L", (60_000, 1), 9), "PNG")
     assert (decode(strip, size=32) == 9).all()
+
+
+def test_large_16_bit_pictures_take_no_more_memory_than_others():
+    data = encode(Image.fromarray(np.full((3000, 3000), 257 * 9, np.uint16)), "PNG")
+    tracemalloc.start()
+    assert (decode(data, size=32) == 9).all()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 6 * 3000 * 3000  # samples, their bytes, a block of floats: not eight bytes each
 
 
 def test_too_many_pixels_are_refused_before_decoding():
@@ -133,7 +142,7 @@ def test_too_many_pixels_are_refused_before_decoding():
     import zlib
 
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
-    with pytest.raises(ImageTooLargeError, match="limit"):
+    with pytest.raises(ImageTooLargeError, match="pixels"):
         decode(bytes(data))
     with pytest.raises(ImageTooLargeError, match="16 pixels; the limit is 15"):
         decode_image(encode(solid("RGB", 0), "PNG"), 4, 4, CROP, max_pixels=15)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,15 +10,14 @@ import numpy as np
 import onnx
 import pytest
 
-from service.engine.batcher import BatcherOptions
 from service.engine.errors import (
     DeviceError,
     ModelNotFoundError,
     ModelNotReadyError,
     VersionNotFoundError,
 )
-from service.engine.repository import ModelRepository
-from service.engine.session import SessionOptions, cuda_built_in
+from service.engine.repository import RETRY_S, ModelRepository, RepositoryOptions
+from service.engine.session import DeviceChoice, SessionOptions, cuda_built_in
 from service.metadata import METADATA_KEY
 from tests.conftest import Exported
 
@@ -31,7 +32,13 @@ def root(exported: Exported, tmp_path: Path) -> Path:
 @pytest.fixture
 def repository(root):
     with ThreadPoolExecutor(1) as pool:
-        yield ModelRepository(root, SessionOptions("cpu"), pool, BatcherOptions(8, 64))
+        yield ModelRepository(options(root), pool)
+
+
+def options(
+    root: Path, *, default: str | None = None, device: DeviceChoice = "cpu"
+) -> RepositoryOptions:
+    return RepositoryOptions(root, default, SessionOptions(device), max_batch_size=8)
 
 
 def copy_version(root: Path, version: int) -> Path:
@@ -54,34 +61,34 @@ def test_finds_the_highest_version_by_default(root, repository):
     copy_version(root, 10)
     copy_version(root, 9)
     (root / "colors" / "draft").mkdir()
-    assert not repository.ready
+    assert repository.obstacle is not None
     repository.refresh()
-    assert repository.ready
-    assert repository.find(None, None, None).version == 10
-    assert repository.find("colors", 9, None).version == 9
+    assert repository.obstacle is None
+    assert repository.find(None, None).version == 10
+    assert repository.find("colors", 9).version == 9
     assert sorted(repository.versions("colors")) == [1, 9, 10]
 
 
 def test_unknown_names_list_what_there_is(repository):
     repository.refresh()
     with pytest.raises(ModelNotFoundError) as caught:
-        repository.find("dogs", None, None)
+        repository.find("dogs", None)
     assert "colors" in caught.value.hint
     with pytest.raises(VersionNotFoundError) as missing:
-        repository.find("colors", 7, None)
+        repository.find("colors", 7)
     assert "1" in missing.value.hint
 
 
 def test_new_and_removed_versions_are_picked_up(root, repository):
     repository.refresh()
-    first = repository.find("colors", None, None)
+    first = repository.find("colors", None)
     copy_version(root, 2)
     repository.refresh()
-    assert repository.find("colors", None, None).version == 2
-    assert repository.find("colors", 1, None) is first
+    assert repository.find("colors", None).version == 2
+    assert repository.find("colors", 1) is first
     shutil.rmtree(root / "colors" / "2")
     repository.refresh()
-    assert repository.find("colors", None, None) is first
+    assert repository.find("colors", None) is first
     assert first.session.run(np.zeros((1, 16, 16, 3), np.uint8)).logits.shape == (1, 3)
 
 
@@ -91,31 +98,31 @@ def test_a_broken_new_version_leaves_the_old_one_serving(root, repository, conte
     path = copy_version(root, 2)
     path.write_bytes(path.read_bytes()[:5000] if content is None else content)
     repository.refresh()
-    assert repository.ready
-    assert repository.find("colors", None, None).version == 1
+    assert repository.obstacle is None
+    assert repository.find("colors", None).version == 1
     entry = repository.versions("colors")[2]
     assert entry.ready is None
     assert entry.error is not None
     with pytest.raises(ModelNotReadyError):
-        repository.find("colors", 2, None)
+        repository.find("colors", 2)
 
 
 def test_a_file_that_breaks_in_place_goes_on_serving_as_it_was(root, repository):
     repository.refresh()
-    before = repository.find("colors", 1, None)
+    before = repository.find("colors", 1)
     path = root / "colors" / "1" / "model.onnx"
     path.write_bytes(b"half a file")
     repository.refresh()
-    assert repository.find("colors", 1, None) is before
+    assert repository.find("colors", 1) is before
     assert repository.versions("colors")[1].error is not None
 
 
 def test_a_changed_file_is_loaded_again(root, repository):
     repository.refresh()
-    before = repository.find("colors", 1, None)
+    before = repository.find("colors", 1)
     rewrite(root / "colors" / "1" / "model.onnx", '"blue"', '"azure"')
     repository.refresh()
-    after = repository.find("colors", 1, None)
+    after = repository.find("colors", 1)
     assert after.session.metadata.labels[0] == "azure"
     assert after.digest != before.digest
 
@@ -133,7 +140,7 @@ def test_a_changed_file_is_loaded_again(root, repository):
 def test_a_tampered_bundle_is_refused(root, repository, old, new):
     rewrite(root / "colors" / "1" / "model.onnx", old, new)
     repository.refresh()
-    assert not repository.ready
+    assert repository.obstacle is not None
     assert repository.versions("colors")[1].error is not None
 
 
@@ -151,17 +158,98 @@ def test_changed_weights_fail_the_golden_images(root, repository):
 
 def test_an_empty_repository_is_not_ready(tmp_path):
     with ThreadPoolExecutor(1) as pool:
-        empty = ModelRepository(tmp_path, SessionOptions("cpu"), pool, BatcherOptions(8, 64))
+        empty = ModelRepository(options(tmp_path), pool)
         empty.refresh()
-        assert not empty.ready
+        assert empty.obstacle == "there is no model"
         with pytest.raises(ModelNotReadyError):
-            empty.find(None, None, None)
+            empty.find(None, None)
 
 
 @pytest.mark.skipif(cuda_built_in(), reason="this ONNX Runtime has a CUDA provider")
 def test_a_demanded_gpu_that_is_not_there_is_an_error(root):
     with ThreadPoolExecutor(1) as pool:
-        repository = ModelRepository(root, SessionOptions("cuda"), pool, BatcherOptions(8, 64))
+        repository = ModelRepository(options(root, device="cuda"), pool)
         with pytest.raises(DeviceError) as caught:
             repository.refresh()
     assert "adaresnet[gpu]" in caught.value.hint
+
+
+def test_a_folder_that_can_not_be_read_unloads_nothing(root, repository):
+    repository.refresh()
+    moved = root.rename(root.with_name("away"))
+    with pytest.raises(FileNotFoundError):
+        repository.refresh()
+    assert repository.obstacle is None
+    assert repository.find("colors", None).version == 1
+    moved.rename(root)
+    repository.refresh()
+    assert repository.obstacle is None
+
+
+def test_one_odd_file_does_not_keep_the_others_from_being_served(root, repository):
+    path = copy_version(root, 2)
+    data = path.read_bytes()
+    position = data.index(b"schema_version")
+    path.write_bytes(data[:position] + b"\xff" + data[position + 1 :])
+    for junk in ("0x1", "01", "-1", "latest", "9" * 30):
+        shutil.copytree(root / "colors" / "1", root / "colors" / junk)
+    (root / "colors" / "3").write_text("no folder")
+    (root / "README.md").write_text("no model")
+    (root / "empty").mkdir()
+    os.mkfifo(copy_version(root, 4).with_name("pipe"))
+    (root / "colors" / "4" / "model.onnx").unlink()
+    (root / "colors" / "4" / "pipe").rename(root / "colors" / "4" / "model.onnx")
+    shutil.copytree(root / "colors", root / ".hidden", ignore=shutil.ignore_patterns("4"))
+    (root / os.fsdecode(b"\xff\n")).mkdir()
+    repository.refresh()
+    assert list(repository.catalog) == ["colors"]
+    assert sorted(repository.versions("colors")) == [1, 2]
+    assert repository.find("colors", None).version == 1
+    assert repository.versions("colors")[2].error is not None
+
+
+def test_nothing_is_loaded_twice_and_failures_are_tried_again(root, repository, monkeypatch):
+    path = copy_version(root, 2)
+    path.write_bytes(b"broken")
+    repository.refresh()
+    before = repository.catalog
+    repository.refresh()
+    assert repository.versions("colors")[1] is before["colors"][1]
+    assert repository.versions("colors")[2] is before["colors"][2]
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + RETRY_S + 1)
+    repository.refresh()
+    assert repository.versions("colors")[1] is before["colors"][1]
+    assert repository.versions("colors")[2] is not before["colors"][2]
+
+
+def test_a_missing_default_is_not_ready(root):
+    with ThreadPoolExecutor(1) as pool:
+        repository = ModelRepository(options(root, default="typo"), pool)
+        repository.refresh()
+        assert repository.obstacle is not None
+        with pytest.raises(ModelNotFoundError):
+            repository.find(None, None)
+
+
+def test_a_model_removed_on_purpose_does_not_make_the_service_unready(root, repository):
+    shutil.copytree(root / "colors", root / "second")
+    repository.refresh()
+    shutil.rmtree(root / "second")
+    repository.refresh()
+    assert repository.obstacle is None
+
+
+def test_a_device_that_fails_later_is_the_files_trouble(root, repository, monkeypatch):
+    repository.refresh()
+    copy_version(root, 2)
+
+    def out_of_memory(*_: object) -> None:
+        raise DeviceError("CUDA can't be used: out of memory.", hint="none")
+
+    monkeypatch.setattr("service.engine.repository.Session", out_of_memory)
+    repository.refresh()
+    assert repository.find("colors", None).version == 1
+    error = repository.versions("colors")[2].error
+    assert error is not None
+    assert "out of memory" in error.detail
