@@ -76,25 +76,31 @@ $(SERVE)/.installed-$(EXTRA): requirements/serve-$(EXTRA).txt requirements/build
 	@echo "make: installing the service ($(EXTRA)) into $(SERVE); this takes a minute the first time"
 	@# The two builds of ONNX Runtime share files: a change of extra starts afresh.
 	@ls $(SERVE)/.installed-* 2>/dev/null | grep -qv 'installed-$(EXTRA)$$' && rm -rf $(SERVE) || true
-	@$(PYTHON) -m venv $(SERVE) || $(call no_venv)
-	@$(SERVE)/bin/python $(PIP) --require-hashes -r requirements/build.txt -r requirements/serve-$(EXTRA).txt
-	@$(SERVE)/bin/python $(PIP) --no-deps --no-build-isolation -e .
+	@"$(PYTHON)" -m venv $(SERVE) || $(call no_venv)
+	@$(SERVE)/bin/python $(PIP) --require-hashes -r requirements/build.txt -r requirements/serve-$(EXTRA).txt \
+		|| $(call no_index)
+	@$(SERVE)/bin/python $(PIP) --no-deps --no-build-isolation -e . || $(call no_index)
 	@touch $@
 
 $(DEV)/.installed: requirements/dev.txt requirements/build.txt pyproject.toml
 	@$(call need_python)
 	@echo "make: installing the development tools and PyTorch into $(DEV); this takes some minutes the first time"
-	@$(PYTHON) -m venv $(DEV) || $(call no_venv)
-	@$(DEV)/bin/python $(PIP) $(TORCH) || { echo "make: PyTorch ($(TORCH)) could not be installed; it has no build for this Python or platform, or the package index was not reached"; exit 1; }
-	@$(DEV)/bin/python $(PIP) --require-hashes -r requirements/build.txt
-	@$(DEV)/bin/python $(PIP) -r requirements/dev.txt
-	@$(DEV)/bin/python $(PIP) --no-deps --no-build-isolation -e .
+	@"$(PYTHON)" -m venv $(DEV) || $(call no_venv)
+	@$(DEV)/bin/python $(PIP) $(TORCH) || $(call no_index)
+	@$(DEV)/bin/python $(PIP) --require-hashes -r requirements/build.txt || $(call no_index)
+	@$(DEV)/bin/python $(PIP) -r requirements/dev.txt || $(call no_index)
+	@$(DEV)/bin/python $(PIP) --no-deps --no-build-isolation -e . || $(call no_index)
 	@touch $@
 
 define need_python
-$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	echo "make: Python 3.11 or newer is needed; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || true)." \
+test -n "$(PYTHON)" || { echo "make: PYTHON is empty; say which to use: make PYTHON=/path/to/python3.12"; exit 1; }; \
+"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "make: Python 3.11 or newer is needed; '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1 || true)." \
 	"Install it, or say which to use: make PYTHON=/path/to/python3.12"; exit 1; }
+endef
+
+define no_index
+{ echo "make: a package could not be installed, see above; is the package index reachable, and is there a build for this Python and platform?"; exit 1; }
 endef
 
 define no_venv

@@ -11,7 +11,7 @@ from importlib import metadata
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from service.api import classify, errors, status
+from service.api import classify, errors, openapi, status
 from service.api.bodies import BodyLimits
 from service.api.middleware import BodyLimit, RequestContext
 from service.engine.admission import AdmissionLimits
@@ -58,6 +58,7 @@ def create_app(settings: Settings, on_fatal: Callable[[str], None]) -> ASGIApp:
     app.include_router(classify.router)
     app.include_router(status.router)
     errors.install(app)
+    openapi.install(app)
     app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
     return RequestContext(app)
 

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from service.api.answers import image_problem
+from service.api.openapi import PROBLEM_TYPE
 from service.engine import errors
 
 _logger = logging.getLogger(__name__)
@@ -134,4 +135,4 @@ def _problem(
     }
     if wrong is not None:
         body["errors"] = wrong
-    return Response(orjson.dumps(body), status, headers, "application/problem+json")
+    return Response(orjson.dumps(body), status, headers, PROBLEM_TYPE)

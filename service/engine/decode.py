@@ -22,6 +22,7 @@ DEFAULT_MAX_PIXELS = 40_000_000
 BACKGROUND = (255, 255, 255)  # behind transparent pixels; most pictures are shown on white
 
 _FORMAT_HINT = f"Send a complete {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image."
+_TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _BLOCK = 1 << 20  # samples
 _SMALLER_HINT = "Send a smaller picture; the network sees only a small one anyway."
 _RESAMPLING = {
@@ -63,7 +64,11 @@ def decode_image(
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_pixels(image.width, image.height, max_pixels)
-            plain = _to_plain(_oriented(image))
+            image.load()
+            # A broken EXIF block says nothing about the pixels: keep them as they are.
+            with contextlib.suppress(Exception):
+                ImageOps.exif_transpose(image, in_place=True)
+            plain = _to_plain(image)
         # Sized before it is composited: of a large picture no second copy in full size is made.
         return np.asarray(_on_background(_fitted(plain, height, width, resize)))
     except ImageError:
@@ -110,14 +115,6 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _oriented(image: Image.Image) -> Image.Image:
-    image.load()
-    # A broken EXIF block says nothing about the pixels: keep them as they are.
-    with contextlib.suppress(Exception):
-        return ImageOps.exif_transpose(image)
-    return image
-
-
 def _to_plain(image: Image.Image) -> Image.Image:
     """To 8-bit grey, RGB or RGBA: modes that can be resized without loss of meaning."""
     if image.mode.startswith("I") or image.mode == "F":
@@ -144,13 +141,21 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
         full_scale = 1.0 if samples.size and np.nanmax(samples) <= 1.0 else 255.0
     else:
         full_scale = 65535.0
+        if image.format == "TIFF" and image.getexif().get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
+            # Pillow turns such pictures the right way round up to 8 bits only.
+            samples = 65535 - samples
     scaled = np.empty(samples.shape, np.uint8)
     flat, into = samples.reshape(-1), scaled.reshape(-1)
     # In blocks: in one go, a 40-megapixel picture would take a gigabyte in between.
     for start in range(0, len(flat), _BLOCK):
         values = np.nan_to_num(flat[start : start + _BLOCK]) * (255.0 / full_scale)
         into[start : start + _BLOCK] = np.rint(np.clip(values, 0.0, 255.0))
-    return Image.fromarray(scaled)
+    grey = Image.fromarray(scaled)
+    transparent = image.info.get("transparency")
+    if not isinstance(transparent, int):
+        return grey
+    alpha = Image.fromarray(np.where(samples == transparent, 0, 255).astype(np.uint8))
+    return Image.merge("RGBA", (grey, grey, grey, alpha))
 
 
 def _fitted(image: Image.Image, height: int, width: int, resize: Resize) -> Image.Image:

@@ -90,6 +90,18 @@ def test_16_bit_tiff_and_float_tiff():
     assert (decode(encode(solid("F", 0.5), "TIFF")) == 128).all()
 
 
+def test_16_bit_tiff_in_which_white_is_zero():
+    deep = Image.fromarray(np.full((4, 4), 40000, np.uint16))
+    data = encode(deep, "TIFF", tiffinfo={262: 0})
+    assert (decode(data) == round((65535 - 40000) / 257)).all()
+
+
+def test_16_bit_png_with_a_transparent_level():
+    deep = Image.fromarray(np.array([[40000, 257 * 9]], np.uint16))
+    data = encode(deep, "PNG", transparency=40000)
+    assert decode_image(data, 1, 2, CROP)[0, :, 0].tolist() == [255, 9]
+
+
 def test_exif_orientation_is_applied():
     image = Image.new("RGB", (4, 4), (0, 0, 0))
     image.putpixel((0, 0), (255, 255, 255))
