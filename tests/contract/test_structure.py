@@ -12,6 +12,7 @@ import pytest
 from service.api.errors import STATUS_OF, status_of
 from service.engine import errors
 from service.metadata import ModelMetadata
+from service.settings import Settings
 from tests.conftest import MODELS, ROOT, Exported
 
 SNAPSHOT = ROOT / "docs" / "openapi.json"
@@ -91,6 +92,19 @@ def test_requirements_are_locked_and_name_no_registry():
             pinned = re.findall(r"^[a-z0-9-]+==", text, re.MULTILINE)
             assert pinned
             assert text.count("--hash=sha256:") >= len(pinned)
+
+
+def test_compose_hands_on_every_setting():
+    compose = (ROOT / "docker-compose.yml").read_text()
+    handed_on = set(re.findall(r"^    ADARESNET_([A-Z_]+):$", compose, re.MULTILINE))
+    mean_something_else = {"HOST", "PORT", "MODELS", "DEVICE"}  # docs/docker.md says what
+    assert handed_on == {name.upper() for name in Settings.model_fields} - mean_something_else
+
+
+def test_every_setting_is_documented():
+    text = (ROOT / "docs" / "settings.md").read_text()
+    for name in Settings.model_fields:
+        assert f"`{name}`" in text, name
 
 
 def test_shipped_models_are_small_and_complete():

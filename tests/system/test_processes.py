@@ -75,8 +75,8 @@ def test_classify_here_and_through_a_server(exported: Exported, server, tmp_path
     assert here.returncode == there.returncode == 0, here.stderr + there.stderr
     ours, theirs = json.loads(here.stdout), json.loads(there.stdout)
     assert ours["results"][0]["image"] == str(picture)
-    for body in (ours, theirs):
-        assert body["results"][0]["predictions"][0]["label"] == "red"
+    assert ours == theirs
+    assert ours["results"][0]["predictions"][0]["label"] == "red"
     table = adaresnet("classify", picture, junk, "--models", exported.repository, "--top-k", "1")
     assert table.returncode == 1
     assert "red" in table.stdout.splitlines()[0]
@@ -127,6 +127,54 @@ def test_a_demanded_gpu_that_is_not_there_ends_the_process(exported: Exported):
         assert result.returncode == 1
         assert "adaresnet[gpu]" in result.stderr
         assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+def test_the_body_of_a_request_that_offers_an_upgrade_is_read(client, rng, protocol):
+    buffer = io.BytesIO()
+    draw("green", rng).save(buffer, "PNG")
+    headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": protocol, "HTTP2-Settings": "AA"}
+    answer = client.post("/v1/classify", content=buffer.getvalue(), headers=headers)
+    assert answer.status_code == 200
+    assert answer.json()["results"][0]["predictions"][0]["label"] == "green"
+
+
+def test_a_head_that_never_ends_is_refused(server):
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Long: ")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(200):
+                connection.sendall(b"x" * 10_000)
+        with contextlib.suppress(ConnectionError):
+            assert b" 400 " in connection.recv(4096)
+
+
+def test_a_log_line_can_not_be_forged(exported: Exported, tmp_path):
+    with serving(exported.repository, tmp_path) as server:
+        httpx.get(f"{server.url}/x%0aforged%1b%00")
+        lines = server.log.read_text().splitlines()
+    assert not [line for line in lines if line.startswith("forged")]
+    assert [line for line in lines if "/x%0aforged" in line]
+
+
+def test_flags_of_commands_have_twins_in_the_environment(exported: Exported, tmp_path, rng):
+    picture = tmp_path / "red.png"
+    draw("red", rng).save(picture)
+    twins = {
+        "ADARESNET_MODELS": str(exported.repository),
+        "ADARESNET_TOP_K": "2",
+        "ADARESNET_MODEL": "colors",
+        "ADARESNET_JSON": "1",
+    }
+    result = adaresnet("classify", picture, env={**os.environ, **twins})
+    assert result.returncode == 0, result.stderr
+    assert len(json.loads(result.stdout)["results"][0]["predictions"]) == 2
+    for name, value in (("TOP_K", "many"), ("DEVICE", "tpu")):
+        env = {**os.environ, **twins, f"ADARESNET_{name}": value}
+        wrong = adaresnet("classify", picture, env=env)
+        assert wrong.returncode in (1, 2)
+        assert value in wrong.stderr
 
 
 def test_a_port_that_is_taken_ends_the_process(exported: Exported, server):

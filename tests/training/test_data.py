@@ -9,7 +9,7 @@ from PIL import Image
 
 from service.metadata import Resize
 from tests.conftest import CLASSES, REAL_DATA
-from training.data.augment import channel_statistics, random_views, to_channels
+from training.data.augment import channel_statistics, cut_out, random_views, to_channels
 from training.data.dataset import DataError, load_data
 
 RESIZE = Resize()
@@ -85,6 +85,21 @@ def test_channel_statistics():
     flat = pixels.double().reshape(-1, 3) / 255
     assert mean == pytest.approx(flat.mean(dim=0).tolist(), abs=1e-6)
     assert std == pytest.approx(flat.std(dim=0, correction=0).tolist(), abs=1e-5)
+
+
+def test_cutout_blanks_one_square_of_each_image():
+    pixels = torch.zeros(200, 9, 9, 3, dtype=torch.uint8)
+    blanked = cut_out(pixels, 4, torch.Generator().manual_seed(0)) == 128
+    assert (blanked == blanked[..., :1]).all()
+    sizes = set()
+    for picture in blanked[..., 0]:
+        rows, columns = picture.any(dim=1), picture.any(dim=0)
+        assert torch.equal(picture, rows.unsqueeze(1) & columns)
+        assert rows.diff().sum() <= 2
+        sizes.add((int(rows.sum()), int(columns.sum())))
+    assert max(sizes) == (4, 4)
+    assert min(sizes)[0] >= 2
+    assert cut_out(pixels, 0, torch.Generator()) is pixels
 
 
 def test_views_are_shifted_and_mirrored_copies_with_reflected_edges():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from tests.conftest import tiny_config
 from training import loop
 from training.checkpoint import CheckpointError, checkpoint_path, load_checkpoint
 from training.loop import TrainingError, fit
-from training.optim import build_optimizer
+from training.optim import build_optimizer, learning_rate
 
 
 def quiet(line: str) -> None:
@@ -83,10 +85,18 @@ def test_weight_decay_never_touches_scales_biases_or_norms(image_folder, tmp_pat
     assert sum("shortcut_scale" in names[id(p)] for p in free["params"]) == 3
 
 
-def test_a_diverging_run_stops_and_keeps_the_last_checkpoint(image_folder, tmp_path):
-    config = tiny_config(image_folder, tmp_path / "r", learning_rate=1e30, epochs=1)
-    with pytest.raises(TrainingError, match="learning-rate"):
+def test_a_diverging_run_stops_and_keeps_the_last_checkpoint(image_folder, tmp_path, monkeypatch):
+    config = tiny_config(image_folder, tmp_path / "r", epochs=2)
+
+    def exploding(step, steps, config):
+        return 1e30 if step > 5 else learning_rate(step, steps, config)
+
+    monkeypatch.setattr(loop, "learning_rate", exploding)
+    with pytest.raises(TrainingError, match=r"learning-rate.*is kept"):
         fit(config, quiet)
+    state, tensors = load_checkpoint(tmp_path / "r")
+    assert state.epochs_done == 1
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
 def test_a_run_is_never_overwritten_and_resumes_only_as_it_was(image_folder, tmp_path):
@@ -99,6 +109,33 @@ def test_a_run_is_never_overwritten_and_resumes_only_as_it_was(image_folder, tmp
         fit(config, quiet)
     with pytest.raises(TrainingError, match="other settings"):
         fit(config.model_copy(update={"resume": True, "momentum": 0.5}), quiet)
+
+
+def test_other_data_is_not_resumed(image_folder, tmp_path):
+    config = tiny_config(image_folder, tmp_path / "r", epochs=1)
+    fit(config, quiet)
+    other = tmp_path / "other"
+    shutil.copytree(image_folder, other)
+    next((other / "train" / "red").iterdir()).unlink()
+    with pytest.raises(TrainingError, match="other data"):
+        fit(config.model_copy(update={"resume": True, "data": str(other)}), quiet)
+
+
+def test_starting_from_another_run(image_folder, trained_run, tmp_path):
+    changes = {"start_from": trained_run, "learning_rate": 1e-9, "epochs": 1}
+    state = fit(tiny_config(image_folder, tmp_path / "r", **changes), quiet)
+    before, _ = load_checkpoint(trained_run)
+    assert state.history[0].test_accuracy >= before.history[-1].test_accuracy - 0.1
+    assert state.started_from is not None
+    assert before.config.stable_hash() in state.started_from
+    with pytest.raises(TrainingError, match="another network"):
+        fit(tiny_config(image_folder, tmp_path / "s", width=2, **changes), quiet)
+
+
+def test_a_folder_that_can_not_be_written_is_found_out_first(image_folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainingError, match="can't be written"):
+        fit(tiny_config(image_folder, tmp_path / "file" / "r"), quiet)
 
 
 def test_unknown_networks_and_missing_devices(image_folder, tmp_path):

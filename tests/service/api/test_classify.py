@@ -296,6 +296,12 @@ def test_multipart_that_is_none(client, rng):
     for charset in ("punycode", "undefined", "nonsense", "utf-16"):
         answer = post(client, part, f"{kind}; charset={charset}")
         problem(answer, 400, "malformed_request")
+    whole = client.build_request("POST", "/", files=[("f", ("a.png", png("red", rng)))] * 2)
+    content, form = whole.read(), whole.headers["content-type"]
+    assert len(post(client, content, form).json()["results"]) == 2
+    for cut in (3, 4, 40, len(content) // 2, len(content) - 60):
+        body = problem(post(client, content[:-cut], form), 400, "malformed_request")
+        assert "cut short" in body["detail"]
     text = client.post("/v1/classify", files={"top_k": (None, "3")})
     body = problem(text, 400, "malformed_request")
     assert "top_k" in body["detail"]

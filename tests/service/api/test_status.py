@@ -35,6 +35,7 @@ def test_unknown_model(client):
 def test_health(client):
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
+    assert client.head("/healthz").status_code == client.head("/readyz").status_code == 200
 
 
 def test_documentation(client):

@@ -13,15 +13,16 @@ from safetensors.torch import save_file
 
 from service.engine.decode import decode_image
 from service.engine.session import Session, SessionOptions
-from tests.conftest import CLASSES
+from tests.conftest import CLASSES, tiny_config
 from training.checkpoint import FILE_NAME, CheckpointError, load_checkpoint
 from training.data.dataset import DataError
 from training.export import pipeline, verify
 from training.export.fold import FoldError, fold_network
+from training.export.fuse import fuse_network
 from training.export.pipeline import ExportRequest, export_checkpoint
 from training.export.publish import PublishError
 from training.export.verify import VerificationError
-from training.loop import network_of
+from training.loop import fit, network_of
 
 
 def quiet(line: str) -> None:
@@ -116,6 +117,33 @@ def test_a_graph_that_differs_from_pytorch_is_not_written(trained_run, tmp_path,
     with pytest.raises(VerificationError, match="Nothing was written"):
         export_checkpoint(ExportRequest(trained_run, "wrong", tmp_path), quiet)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_with_other_operators_is_not_written(trained_run, tmp_path, monkeypatch):
+    def half_folded(fused):
+        folded = fold_network(fused)
+        first = replace(folded.blocks[0], kept_mul=2.0)
+        return replace(folded, blocks=(first, *folded.blocks[1:]))
+
+    monkeypatch.setattr(pipeline, "fold_network", half_folded)
+    monkeypatch.setattr(pipeline, "check_operators", lambda *_: None)
+    with pytest.raises(VerificationError, match="differs"):
+        export_checkpoint(ExportRequest(trained_run, "wrong", tmp_path), quiet)
+    monkeypatch.undo()
+    operators = {"Conv": 3, "Add": 1, "Mul": 1}
+    folded = fold_network(fuse_network(network_of(load_checkpoint(trained_run)[0]), [0.5], [0.5]))
+    with pytest.raises(VerificationError, match="operators"):
+        verify.check_operators(folded, operators, {"Conv": 3, "Add": 1})
+
+
+def test_held_out_images_must_be_the_runs_own(image_folder, tmp_path):
+    run = tmp_path / "run"
+    fit(tiny_config(image_folder / "train", run, epochs=1), quiet)
+    with pytest.raises(DataError, match="not the data"):
+        export_checkpoint(ExportRequest(run, "x", tmp_path, data=str(image_folder)), quiet)
+    result = export_checkpoint(ExportRequest(run, "x", tmp_path / "models"), quiet)
+    assert result.metadata.accuracy is not None
+    assert result.metadata.accuracy.split == "held out"
 
 
 def test_a_nan_in_the_checkpoint_is_refused(trained_run, tmp_path):
