@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 PORT ?= 8000
+DEVICE ?= cuda
 # Serving has an environment of its own, so that it is seen to need nothing of training.
 SERVE := .venv
 DEV := .venv-dev
@@ -50,6 +51,10 @@ format: $(DEV)/.installed ## Format the code
 .PHONY: test
 test: $(DEV)/.installed ## Run the tests (no GPU, no network)
 	$(DEV)/bin/python -m pytest $(ARGS)
+
+.PHONY: device-check
+device-check: $(SERVE)/.installed-$(EXTRA) ## Run the models on DEVICE=cuda (or cpu) and compare with PyTorch and the CPU
+	$(SERVE)/bin/python benchmarks/device_check.py --device $(DEVICE)
 
 .PHONY: openapi
 openapi: $(DEV)/.installed ## Write the OpenAPI snapshot that a test compares with
