@@ -83,16 +83,19 @@ def engine_options(settings: Settings) -> EngineOptions:
 async def _watch(predictor: Predictor, every_s: float, on_fatal: Callable[[str], None]) -> None:
     """Load the repository, then keep it up to date."""
     repository = predictor.repository
-    first = True
+    first, failing = True, False
     while first or every_s:
         try:
             await asyncio.to_thread(repository.refresh)
+            failing = False
         except DeviceError as error:
             on_fatal(f"{error.detail} {error.hint}")
             return
         except Exception:
             # Whatever happens to the folder, what is loaded goes on serving.
-            _logger.exception("the model repository can't be read now")
+            if not failing:
+                _logger.exception("the model repository can't be read; trying again")
+            failing = True
         if first and not repository.catalog:
             _logger.warning("no models in %s yet", repository.root)
         first = False

@@ -118,10 +118,12 @@ class ModelRepository:
         """
         old = self.catalog
         new: dict[str, dict[int, Entry]] = {}
-        found, skipped = _scan(self.root)
+        found, skipped, unreadable = _scan(self.root)
         for path in sorted(skipped - self._skipped):
-            _logger.warning("%r is no <name>/<version>/%s and is not served", str(path), MODEL_FILE)
+            _logger.warning("%r is no readable <name>/<version>/%s", str(path), MODEL_FILE)
         self._skipped = skipped
+        for name in unreadable & old.keys():
+            new[name] = dict(old[name])  # what is loaded goes on serving
         for name, version, path in found:
             entry = self._entry(name, version, path, old.get(name, {}).get(version))
             if entry is not None:
@@ -280,9 +282,14 @@ def _broken(error: Exception) -> ModelLoadError:
     )
 
 
-def _scan(root: Path) -> tuple[list[tuple[str, int, Path]], set[Path]]:
-    """Every ``<name>/<integer>/model.onnx`` under ``root``, sorted; and what is none of them."""
-    found, skipped = [], set()
+def _scan(root: Path) -> tuple[list[tuple[str, int, Path]], set[Path], set[str]]:
+    """Every ``<name>/<integer>/model.onnx`` under ``root``, sorted, and what is none of them.
+
+    The third part names the models whose folders can't be read.
+    """
+    found: list[tuple[str, int, Path]] = []
+    skipped: set[Path] = set()
+    unreadable: set[str] = set()
     # iterdir raises where glob would find nothing: a folder that can't be read is not an empty one.
     for model in root.iterdir():
         if not model.is_dir():
@@ -290,10 +297,15 @@ def _scan(root: Path) -> tuple[list[tuple[str, int, Path]], set[Path]]:
         if not _NAME.fullmatch(model.name):
             skipped.add(model)
             continue
-        for folder in model.iterdir():
+        try:
+            folders = list(model.iterdir())
+        except OSError:
+            unreadable.add(model.name)
+            continue
+        for folder in folders:
             path = folder / MODEL_FILE
             if _VERSION.fullmatch(folder.name) and path.is_file():
                 found.append((model.name, int(folder.name), path))
             else:
                 skipped.add(folder)
-    return sorted(found), skipped
+    return sorted(found), skipped | {root / name for name in unreadable}, unreadable

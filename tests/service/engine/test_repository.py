@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -184,6 +185,24 @@ def test_a_folder_that_can_not_be_read_unloads_nothing(root, repository):
     moved.rename(root)
     repository.refresh()
     assert repository.obstacle is None
+
+
+def test_a_model_folder_that_can_not_be_read_unloads_nothing(root, repository, monkeypatch):
+    shutil.copytree(root / "colors", root / "second")
+    repository.refresh()
+    second = repository.find("second", None)
+    iterdir = Path.iterdir
+
+    def denied(path: Path) -> Iterator[Path]:
+        if path.name == "second":
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    copy_version(root, 2)
+    repository.refresh()
+    assert repository.find("second", None) is second
+    assert repository.find("colors", None).version == 2
 
 
 def test_one_odd_file_does_not_keep_the_others_from_being_served(root, repository):
