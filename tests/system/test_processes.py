@@ -237,7 +237,7 @@ def many_slow_pictures(count: int) -> bytes:
 
 
 @contextlib.contextmanager
-def occupied(server: Server, count: int = 200) -> Iterator[socket.socket]:
+def occupied(server: Server, count: int = 600) -> Iterator[socket.socket]:
     """Keep a server with --max-queue-size 1 busy; yields the connection, its answer not read."""
     host, _, port = server.url.removeprefix("http://").partition(":")
     body = many_slow_pictures(count)
@@ -248,7 +248,7 @@ def occupied(server: Server, count: int = 200) -> Iterator[socket.socket]:
     for _ in range(5):
         with socket.create_connection((host, int(port))) as connection:
             connection.sendall(head.encode() + body)
-            time.sleep(0.5)
+            time.sleep(1)
             # A question that came first would have had the large request refused instead.
             if httpx.post(f"{server.url}/v1/classify", content=b"x").status_code == 503:
                 yield connection
@@ -263,7 +263,7 @@ def status_line(connection: socket.socket) -> bytes:
 
 def test_sigterm_answers_what_was_taken_and_exits_0(exported: Exported, tmp_path):
     with serving(exported.repository, tmp_path, "--max-queue-size", "1") as server:
-        with occupied(server, 40) as pending:
+        with occupied(server, 100) as pending:
             server.process.send_signal(signal.SIGTERM)
             assert b" 200 " in status_line(pending)
         assert server.process.wait(30) == 0
