@@ -6,9 +6,15 @@ pydantic and nothing else of the project, so both sides, and any other tool, can
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
+
+# Where a model lies: <repository>/<name>/<version>/model.onnx, with a name that a URL and a log
+# line take as it is.
+MODEL_FILE = "model.onnx"
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 METADATA_KEY = "adaresnet.metadata"
 SCHEMA_VERSION: Literal[1] = 1

@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
@@ -27,6 +26,7 @@ from service.engine.errors import (
     RequestTooLargeError,
     UnsupportedMediaError,
 )
+from service.engine.predictor import EncodedImages, Pixels
 
 NPY_MAGIC = b"\x93NUMPY"
 
@@ -40,8 +40,6 @@ _NPY_HINT = "Send uint8 [N, H, W, 3], [H, W, 3] or grey [N, H, W], as numpy.save
 
 _MAX_DIMENSIONS = 32  # what every numpy can hold; four are of use
 
-EncodedImages = list[bytes | ImageError]
-
 
 @dataclass(frozen=True)
 class BodyLimits:
@@ -49,9 +47,6 @@ class BodyLimits:
 
     images: int
     image_pixels: int
-
-
-Pixels = NDArray[np.uint8]
 
 
 async def read_images(request: Request, limits: BodyLimits) -> EncodedImages | Pixels:
@@ -111,7 +106,7 @@ async def _read_multipart(request: Request, max_images: int) -> EncodedImages:
         ) from None
     if not images:
         raise EmptyRequestError("The form has no file.", hint=_KINDS_HINT)
-    return list(images)
+    return images
 
 
 async def _read_part(name: str, part: UploadFile | str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import signal
 import socket
@@ -26,9 +27,7 @@ def serve(argv: list[str]) -> int:
         return fail(_PROGRAM, str(error), USAGE_ERROR)
     if not settings.repository.is_dir():
         return fail(_PROGRAM, f"models: {settings.repository} is no folder", USAGE_ERROR)
-    try:
-        import onnxruntime  # noqa: F401
-    except ModuleNotFoundError:
+    if importlib.util.find_spec("onnxruntime") is None:
         return fail(_PROGRAM, "ONNX Runtime is missing: install adaresnet[cpu] or adaresnet[gpu]")
     import uvicorn
 

@@ -27,12 +27,11 @@ from service.engine.errors import (
 )
 from service.engine.golden import replay_golden_images
 from service.engine.session import Session, SessionOptions
+from service.metadata import MODEL_FILE, MODEL_NAME
 
-MODEL_FILE = "model.onnx"
 # What kept a file from loading may pass without the file changing: memory, open files, a device.
 RETRY_S = 60.0
-# What a URL and a log line take as it is; a number in its one usual form, so that no two are equal.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# A number in its one usual form, so that no two folders mean the same version.
 _VERSION = re.compile(r"[1-9][0-9]{0,8}|0")
 _logger = logging.getLogger(__name__)
 
@@ -294,7 +293,7 @@ def _scan(root: Path) -> tuple[list[tuple[str, int, Path]], set[Path], set[str]]
     for model in root.iterdir():
         if not model.is_dir():
             continue
-        if not _NAME.fullmatch(model.name):
+        if not MODEL_NAME.fullmatch(model.name):
             skipped.add(model)
             continue
         try:
@@ -306,6 +305,6 @@ def _scan(root: Path) -> tuple[list[tuple[str, int, Path]], set[Path], set[str]]
             path = folder / MODEL_FILE
             if _VERSION.fullmatch(folder.name) and path.is_file():
                 found.append((model.name, int(folder.name), path))
-            else:
+            elif not folder.name.startswith("."):  # a version that is being written
                 skipped.add(folder)
     return sorted(found), skipped | {root / name for name in unreadable}, unreadable

@@ -171,7 +171,7 @@ def _size_of_first(rows: Any, image_column: str) -> int:
     try:
         with Image.open(io.BytesIO(_bytes(cell))) as image:
             size_px = max(image.size)
-    except (OSError, DataError) as error:
+    except (OSError, Image.DecompressionBombError, DataError) as error:
         raise DataError(f"image 0 ({cell['path']}): it can't be read") from error
     if not MIN_PX <= size_px <= MAX_PX:
         raise DataError(

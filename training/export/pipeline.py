@@ -139,7 +139,8 @@ def _test_data(state: RunState, source: str | None) -> ImageData:
             f"the data's classes are {list(data.class_names)}; the run was trained on"
             f" {list(state.class_names)}"
         )
-    if data.digest != state.data_digest and state.test_name == HELD_OUT_NAME:
+    held_out = HELD_OUT_NAME in (state.test_name, data.test_name)
+    if held_out and data.digest != state.data_digest:
         raise DataError(
             "this is not the data that the run was trained on, and without a test split of its own"
             " some of its images may have been trained on; give the run's data with --data"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from pathlib import Path
 
-MODEL_FILE = "model.onnx"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+from service.metadata import MODEL_FILE, MODEL_NAME
 
 
 class PublishError(Exception):
@@ -21,7 +19,7 @@ def check_name(name: str) -> None:
     Raises:
         PublishError: Not 1 to 100 letters, digits, dots, dashes and underscores.
     """
-    if not _NAME.fullmatch(name):
+    if not MODEL_NAME.fullmatch(name):
         raise PublishError(
             f"{name!r} can't be a model's name: use letters, digits, '.', '-' and '_',"
             " beginning with a letter or a digit"

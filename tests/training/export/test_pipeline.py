@@ -136,7 +136,7 @@ def test_a_graph_with_other_operators_is_not_written(trained_run, tmp_path, monk
         verify.check_operators(folded, operators, {"Conv": 3, "Add": 1})
 
 
-def test_held_out_images_must_be_the_runs_own(image_folder, tmp_path):
+def test_held_out_images_must_be_the_runs_own(image_folder, trained_run, tmp_path):
     run = tmp_path / "run"
     fit(tiny_config(image_folder / "train", run, epochs=1), quiet)
     with pytest.raises(DataError, match="not the data"):
@@ -144,6 +144,10 @@ def test_held_out_images_must_be_the_runs_own(image_folder, tmp_path):
     result = export_checkpoint(ExportRequest(run, "x", tmp_path / "models"), quiet)
     assert result.metadata.accuracy is not None
     assert result.metadata.accuracy.split == "held out"
+    # The other way round as well: these would be images that the run was trained on.
+    source = str(image_folder / "train")
+    with pytest.raises(DataError, match="not the data"):
+        export_checkpoint(ExportRequest(trained_run, "x", tmp_path, data=source), quiet)
 
 
 def test_a_nan_in_the_checkpoint_is_refused(trained_run, tmp_path):
