@@ -58,18 +58,21 @@ class Normalization(_Record):
 
 
 class ShortcutScale(_Record):
-    """One learned skip weight, as it was before folding."""
+    """One learned weight of a join, as it was before folding."""
 
-    block: str = Field(examples=["stage1.block1"])
-    shortcut: Literal["identity", "projection"]
-    value: float
+    block: str = Field(examples=["stage1_block1"])
+    shortcut: Literal["identity", "projection"] = Field(description="kind of the block's shortcut")
+    placement: Literal["shortcut", "branch"] = Field(
+        default="shortcut", description="the term that it scales"
+    )
+    value: float | list[float] = Field(description="one value, or one a channel")
 
 
 class Architecture(_Record):
     """The trained network."""
 
     network: str = Field(examples=["resnet20"])
-    width: int = Field(ge=1, description="multiple of the published channel counts")
+    width: float = Field(gt=0, description="multiple of the published channel counts")
     parameters: int = Field(ge=1)
     shortcut_scales: list[ShortcutScale]
 

@@ -61,6 +61,7 @@ def tiny_config(data: Path, out: Path, **changes: object) -> TrainConfig:
         "batch_size": 32,
         "learning_rate": 0.05,
         "shift_px": 1,
+        "tensorboard": False,
         "device": "cpu",
     }
     return TrainConfig(**{**values, **changes})  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """Save and resume a run: one safetensors file, no pickle.
 
-Randomness needs no state in the file, because every epoch seeds its own generator from the run's
-seed and its number; momentum buffers are saved with the weights.
+Randomness needs no state in the file, because every step's generator follows from the run's seed and
+the step's place; the optimizer's state is saved with the weights.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save_file
 from torch import Tensor, nn, optim
 
+from training.averaging import tensors_of
 from training.config import TrainConfig
 
 FILE_NAME = "checkpoint.safetensors"
 _HEADER_KEY = "adaresnet.checkpoint"
 _NETWORK = "network."
-_MOMENTUM = "momentum."
+_AVERAGED = "averaged."
+_OPTIMIZER = "optimizer."
 
 
 class CheckpointError(Exception):
@@ -29,7 +31,17 @@ class CheckpointError(Exception):
 
 
 class EpochRecord(BaseModel):
-    """What one epoch measured."""
+    """What one epoch measured.
+
+    Attributes:
+        epoch: From 1.
+        train_loss: Mean over augmented training images.
+        train_accuracy: On augmented training images.
+        test_accuracy: Of the network that would be exported, on the test split.
+        duration_s: Wall time, evaluation included.
+        learning_rate: Of the epoch's last step.
+        scales: Every scale at its end, by ``<block>.shortcut`` and ``<block>.branch``.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -38,7 +50,20 @@ class EpochRecord(BaseModel):
     train_accuracy: float
     test_accuracy: float
     duration_s: float
-    shortcut_scales: dict[str, float]
+    learning_rate: float
+    scales: dict[str, list[float]]
+
+
+class PartialEpoch(BaseModel):
+    """An epoch that was interrupted: steps done, and sums over their images."""
+
+    model_config = ConfigDict(frozen=True)
+
+    steps: int
+    loss: float
+    right: float
+    images: float
+    duration_s: float
 
 
 class RunState(BaseModel):
@@ -50,6 +75,7 @@ class RunState(BaseModel):
     data_name: str
     data_digest: str
     device: str
+    processes: int
     started_from: str | None
     test_name: str
     class_names: tuple[str, ...]
@@ -59,7 +85,9 @@ class RunState(BaseModel):
     mean: list[float]
     std: list[float]
     versions: dict[str, str]
+    scales_at_start: dict[str, list[float]] = {}
     history: tuple[EpochRecord, ...] = ()
+    partial: PartialEpoch | None = None
 
     @property
     def epochs_done(self) -> int:
@@ -73,15 +101,21 @@ def checkpoint_path(path: Path) -> Path:
 
 
 def save_checkpoint(
-    run: Path, state: RunState, network: nn.Module, optimizer: optim.Optimizer
+    state: RunState,
+    network: nn.Module,
+    optimizer: optim.Optimizer,
+    averaged: nn.Module | None,
 ) -> None:
     """Write the run's checkpoint, replacing the last one in one step."""
+    run = state.config.out
     run.mkdir(parents=True, exist_ok=True)
-    tensors = {_NETWORK + name: tensor for name, tensor in network.state_dict().items()}
+    tensors = {_NETWORK + name: tensor for name, tensor in tensors_of(network)}
+    if averaged is not None:
+        tensors |= {_AVERAGED + name: tensor for name, tensor in tensors_of(averaged)}
     for name, parameter in network.named_parameters():
-        momentum = optimizer.state.get(parameter, {}).get("momentum_buffer")
-        if momentum is not None:
-            tensors[_MOMENTUM + name] = momentum
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                tensors[f"{_OPTIMIZER}{key}.{name}"] = value
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     aside = run / (FILE_NAME + ".tmp")
     save_file(plain, aside, metadata={_HEADER_KEY: state.model_dump_json()})
@@ -95,7 +129,7 @@ def load_checkpoint(path: Path) -> tuple[RunState, dict[str, Tensor]]:
         path: Run folder or checkpoint file.
 
     Returns:
-        The run's state, and its tensors for ``restore_network`` and ``restore_optimizer``.
+        The run's state, and its tensors for the functions below.
 
     Raises:
         CheckpointError: No such file, or not one of ours.
@@ -109,33 +143,60 @@ def load_checkpoint(path: Path) -> tuple[RunState, dict[str, Tensor]]:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         values: dict[str, Any] = json.loads(header[_HEADER_KEY])
         # What a run used was validated when it started; a file only has to be complete.
-        config = TrainConfig.model_construct(**{**values.pop("config")})
+        config = values.pop("config")
+        config = TrainConfig.model_construct(**{**config, "out": Path(config["out"])})
         return RunState.model_validate({**values, "config": config}), tensors
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"{file} is no checkpoint of this program: {error}") from error
 
 
 def restore_network(network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Load the weights of a checkpoint into a network of the same shape."""
-    network.load_state_dict(_under(_NETWORK, tensors))
+    """Load the trained weights into a network of the same shape.
+
+    Raises:
+        CheckpointError: They are of another network.
+    """
+    _restore(network, _under(_NETWORK, tensors))
+
+
+def restore_averaged(network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load the weights to evaluate and to export: the average where the run kept one.
+
+    Raises:
+        CheckpointError: They are of another network.
+    """
+    _restore(network, _under(_AVERAGED, tensors) or _under(_NETWORK, tensors))
 
 
 def restore_optimizer(
     optimizer: optim.Optimizer, network: nn.Module, tensors: dict[str, Tensor]
 ) -> None:
-    """Load the momentum of a checkpoint."""
-    momentum = _under(_MOMENTUM, tensors)
+    """Load the optimizer's state of every parameter."""
+    saved = _under(_OPTIMIZER, tensors)
     for name, parameter in network.named_parameters():
-        if name in momentum:
-            optimizer.state[parameter]["momentum_buffer"] = (
-                momentum[name]
-                .to(parameter.device, copy=True)
-                .to(memory_format=_memory_format(parameter))
-            )
+        for full, value in saved.items():
+            key, _, owner = full.partition(".")
+            if owner == name:
+                # The step count of Adam stays on the CPU, what has the weight's shape goes along.
+                device = parameter.device if value.shape == parameter.shape else "cpu"
+                copied = value.to(device, copy=True)
+                if value.ndim == 4:
+                    copied = copied.to(memory_format=_memory_format(parameter))
+                optimizer.state[parameter][key] = copied
+
+
+@torch.no_grad()
+def _restore(network: nn.Module, saved: dict[str, Tensor]) -> None:
+    ours = dict(tensors_of(network))
+    if ours.keys() != saved.keys() or any(ours[n].shape != saved[n].shape for n in ours):
+        raise CheckpointError("the weights are of another network, width or number of classes")
+    for name, tensor in ours.items():
+        tensor.copy_(saved[name])
 
 
 def _memory_format(parameter: Tensor) -> torch.memory_format:
-    return torch.channels_last if parameter.ndim == 4 else torch.contiguous_format
+    dense = parameter.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if dense else torch.contiguous_format
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Accuracy of a PyTorch network on a split."""
+"""What a PyTorch network says of images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from training.data.augment import Normalize, to_channels
-from training.data.dataset import Split
+from training.data.dataset import AnySplit
 
 
 @torch.no_grad()
@@ -41,7 +41,16 @@ def predict_logits(
     return torch.cat(parts)
 
 
-def accuracy(network: nn.Module, normalize: Normalize, split: Split, *, grey: bool) -> float:
+def split_logits(
+    network: nn.Module, normalize: Normalize, split: AnySplit, *, grey: bool
+) -> Tensor:
+    """``predict_logits`` over a whole split, in memory or streamed."""
+    return torch.cat(
+        [predict_logits(network, normalize, chunk, grey=grey) for chunk in split.chunks()]
+    )
+
+
+def accuracy(network: nn.Module, normalize: Normalize, split: AnySplit, *, grey: bool) -> float:
     """Top-1 accuracy on a split, in [0, 1]."""
-    logits = predict_logits(network, normalize, split.pixels, grey=grey)
-    return float((logits.argmax(dim=1) == split.labels).double().mean())
+    logits = split_logits(network, normalize, split, grey=grey)
+    return float((logits.argmax(dim=1) == split.labels.cpu()).double().mean())

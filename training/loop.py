@@ -3,259 +3,361 @@
 from __future__ import annotations
 
 import math
-import platform
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, optim
+from torch import Tensor
 from tqdm import tqdm
 
-from training import checkpoint
-from training.checkpoint import EpochRecord, RunState
+from training.averaging import reestimate_norms
+from training.checkpoint import EpochRecord, PartialEpoch, RunState, save_checkpoint
 from training.config import TrainConfig
-from training.data.augment import (
-    Normalize,
-    channel_statistics,
-    cut_out,
-    random_views,
-    to_channels,
-)
-from training.data.dataset import ImageData, Split, load_data
+from training.data.augment import to_channels
+from training.data.batches import read_batches
+from training.data.dataset import ImageData, Split
+from training.errors import Stopped, TrainingError
 from training.evaluate import accuracy
-from training.networks.cifar import CifarResNet, NetworkOptions
-from training.networks.registry import build_network
-from training.optim import build_optimizer, learning_rate
+from training.journal import Journal
+from training.needs import say_duration
+from training.networks.network import scale_values
+from training.optim import learning_rate
+from training.processes import Processes, join_processes
+from training.randomness import generator_of
+from training.start import check_writable, choose_device, load_run_data, start_run
+from training.step import Trainer, train_step, training_views
 
-_RECORDED_PACKAGES = ("adaresnet", "torch", "numpy", "pillow", "datasets")
+LOG_STEPS = 20  # between two looks at the loss, which make a GPU wait
+_WARM_STEPS = 3  # slower than the rest: memory is taken, kernels are chosen
+_TIMED_STEPS = 10
+_NORM_BATCHES = 100  # for --reestimate-norm
 
-
-class TrainingError(Exception):
-    """A run can't start or can't go on; the message says why and what to do."""
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Trainer:
-    """The live objects of a run, handed from step to step."""
+class Run:
+    """What a run's functions share besides its state.
 
-    config: TrainConfig
-    network: CifarResNet
-    normalize: Normalize
-    optimizer: optim.SGD
-    device: torch.device
+    Attributes:
+        trainer: The live objects.
+        data: Both splits, the training one on the device where it fits.
+        journal: The log; None in processes that don't write it.
+        say: Receives the few lines worth keeping.
+        stop: Says that the run should save and stop.
+        first_epoch: Epochs that were done when this process began.
+    """
+
+    trainer: Trainer
+    data: ImageData
+    journal: Journal | None
+    say: Say
+    stop: Callable[[], bool]
+    first_epoch: int = 0
+
+    @property
+    def config(self) -> TrainConfig:
+        """The run's configuration."""
+        return self.trainer.config
 
 
-def fit(config: TrainConfig, say: Callable[[str], None]) -> RunState:
+def fit(config: TrainConfig, say: Say, stop: Callable[[], bool] = lambda: False) -> RunState:
     """Train a network as configured, saving a checkpoint after every epoch.
 
     Args:
         config: The run.
         say: Receives the few lines worth keeping in a log.
+        stop: Asked after every step; once it says True the run saves and raises ``Stopped``.
 
     Returns:
         The state of the finished run; weights are in the checkpoint under ``config.out``.
 
     Raises:
-        TrainingError: The device is missing, the loss is not finite, or resuming does not fit.
+        TrainingError: The device is missing, the run can't fit into memory, the loss is not finite,
+            or resuming does not fit.
         DataError: The data can't be read.
         CheckpointError: ``config.resume`` and there is nothing to resume.
+        Stopped: ``stop`` said so; ``--resume`` goes on from the very step.
     """
-    device = _device(config)
-    _check_writable(config.out)
-    torch.manual_seed(config.seed)
-    data = load_data(config.data, config.image_px, config.resize, config.seed)
+    processes = join_processes(choose_device(config))
+    if not processes.is_main:
+        say = _be_quiet
+    check_writable(config.out)
+    data = load_run_data(config, say)
     say(
         f"data: {data.name}, {len(data.train)} training and {len(data.test)} test images"
-        f" ({data.test_name}), {len(data.class_names)} classes, {data.train.pixels.shape[1]} px"
+        f" ({data.test_name}), {len(data.class_names)} classes, {data.train.image_px} px"
     )
-    state, trainer = _start(config, data, device)
-    parameters = sum(p.numel() for p in trainer.network.parameters())
-    say(f"network: {config.network} x{config.width}, {parameters:,} parameters, on {device}")
-    pixels = data.train.pixels.to(device)
-    train = Split(pixels, data.train.labels.to(device))
-    for epoch in range(state.epochs_done, config.epochs):
-        state = _run_epoch(epoch, state, trainer, train, data.test, say)
-        checkpoint.save_checkpoint(config.out, state, trainer.network, trainer.optimizer)
+    state, trainer = start_run(config, data, processes, say)
+    say(_describe(trainer))
+    data = _resident(data, processes.device)
+    steps_a_epoch = len(_batches(0, config, len(data.train)))
+    done = state.epochs_done * steps_a_epoch + (state.partial.steps if state.partial else 0)
+    journal = None
+    if processes.is_main:
+        journal = Journal(state, resumed_at=done, tensorboard=config.tensorboard)
+    run = Run(trainer, data, journal, say, stop, first_epoch=state.epochs_done)
+    try:
+        for epoch in range(state.epochs_done, config.epochs):
+            state = _run_epoch(epoch, state, run)
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "the device ran out of memory: lower --batch-size or raise --accumulate"
+        ) from error
+    finally:
+        if journal is not None:
+            journal.close()
     return state
 
 
-def _start(config: TrainConfig, data: ImageData, device: torch.device) -> tuple[RunState, Trainer]:
-    """Fresh or resumed state, and the objects that go with it."""
-    tensors: dict[str, Tensor] = {}
-    if config.resume:
-        state, tensors = checkpoint.load_checkpoint(config.out)
-        if state.config.portable() != config.portable() or state.data_digest != data.digest:
-            what = "settings" if state.data_digest == data.digest else "data"
-            raise TrainingError(
-                f"the checkpoint in {config.out} was made with other {what}; resume with the"
-                " same, or train into another --out"
-            )
-    else:
-        if checkpoint.checkpoint_path(config.out).is_file():
-            raise TrainingError(
-                f"{config.out} holds a run already: add --resume, or choose another --out"
-            )
-        mean, std = channel_statistics(data.train.pixels, grey=data.grey)
-        state = RunState(
-            config=config,
-            data_name=data.name,
-            data_digest=data.digest,
-            test_name=data.test_name,
-            class_names=data.class_names,
-            grey=data.grey,
-            image_px=data.train.pixels.shape[1],
-            train_images=len(data.train),
-            mean=mean,
-            std=std,
-            device=device.type,
-            versions={"python": platform.python_version()}
-            | {name: metadata.version(name) for name in _RECORDED_PACKAGES},
-            started_from=_origin(config),
-        )
-    network = network_of(state)
-    if config.start_from is not None and not tensors:
-        _start_from(config.start_from, network)
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = build_optimizer(network, config)
-    if tensors:
-        checkpoint.restore_network(network, tensors)
-        checkpoint.restore_optimizer(optimizer, network, tensors)
-    normalize = Normalize(state.mean, state.std).to(device)
-    return state, Trainer(config, network, normalize, optimizer, device)
-
-
-def _origin(config: TrainConfig) -> str | None:
-    """The run that this one takes its first weights from, by the hash of its configuration."""
-    if config.start_from is None:
-        return None
-    state, _ = checkpoint.load_checkpoint(config.start_from)
-    return f"{state.config.stable_hash()}, {state.epochs_done} epochs"
-
-
-def _start_from(run: Path, network: CifarResNet) -> None:
-    _, tensors = checkpoint.load_checkpoint(run)
-    try:
-        checkpoint.restore_network(network, tensors)
-    except RuntimeError:
-        raise TrainingError(
-            f"the weights in {run} are of another network, width or number of classes"
-        ) from None
-
-
-def network_of(state: RunState) -> CifarResNet:
-    """Build the network that a run trains, with fresh weights."""
-    config = state.config
-    options = NetworkOptions(
-        channels=1 if state.grey else 3,
-        classes=len(state.class_names),
-        width=config.width,
-        shortcut_init=config.shortcut_init,
-        shortcut_learned=config.shortcut == "learned",
-    )
-    try:
-        return build_network(config.network, options)
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
-
-
-def _run_epoch(
-    epoch: int,
-    state: RunState,
-    trainer: Trainer,
-    train: Split,
-    test: Split,
-    say: Callable[[str], None],
-) -> RunState:
+def _run_epoch(epoch: int, state: RunState, run: Run) -> RunState:
+    trainer, config = run.trainer, run.config
     started = time.perf_counter()
-    loss, train_accuracy = train_epoch(epoch, trainer, train)
-    test_accuracy = accuracy(trainer.network, trainer.normalize, test, grey=state.grey)
+    before = state.partial.duration_s if state.partial else 0.0
+    totals, steps = train_epoch(epoch, run, state)
+    loss, right, images = trainer.processes.total(totals).tolist()
+    if config.reestimate_norm and epoch + 1 == config.epochs:
+        reestimate_norms(trainer.evaluated, _norm_inputs(run))
+    test_accuracy = 0.0
+    if trainer.processes.is_main:
+        test_accuracy = accuracy(
+            trainer.evaluated, trainer.normalize, run.data.test, grey=state.grey
+        )
     record = EpochRecord(
         epoch=epoch + 1,
-        train_loss=loss,
-        train_accuracy=train_accuracy,
+        train_loss=loss / images,
+        train_accuracy=right / images,
         test_accuracy=test_accuracy,
-        duration_s=time.perf_counter() - started,
-        shortcut_scales={n: b.shortcut_scale.value for n, b in trainer.network.named_blocks()},
+        duration_s=before + time.perf_counter() - started,
+        learning_rate=learning_rate((epoch + 1) * steps - 1, config.epochs * steps, config),
+        scales=scale_values(trainer.evaluated.named_blocks()),
     )
-    say(
-        f"epoch {record.epoch}/{trainer.config.epochs}: loss {loss:.4f}, train"
-        f" {train_accuracy:.2%}, test {test_accuracy:.2%}, {record.duration_s:.0f} s"
+    state = state.model_copy(update={"history": (*state.history, record), "partial": None})
+    left_s = record.duration_s * (config.epochs - record.epoch)
+    run.say(
+        f"epoch {record.epoch}/{config.epochs}: loss {record.train_loss:.4f}, train"
+        f" {record.train_accuracy:.2%}, test {test_accuracy:.2%}, {record.duration_s:.0f} s"
+        + (f", {say_duration(left_s)} left" if left_s else "")
     )
-    return state.model_copy(update={"history": (*state.history, record)})
+    if run.journal is not None:
+        run.journal.epoch((epoch + 1) * steps, record)
+        save_checkpoint(state, trainer.network, trainer.optimizer, _averaged(trainer))
+    trainer.processes.wait()
+    return state
 
 
-def train_epoch(epoch: int, trainer: Trainer, train: Split) -> tuple[float, float]:
-    """One pass over the training images; returns mean loss and accuracy on augmented images."""
-    config = trainer.config
-    # A generator of its own for every epoch makes a resumed run equal to an unbroken one.
-    generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)
-    batches = torch.split(torch.randperm(len(train), generator=generator), config.batch_size)
-    if len(batches) > 1 and len(batches[-1]) < config.batch_size:
-        batches = batches[:-1]  # a batch of a few images would upset batch norm
+def train_epoch(epoch: int, run: Run, state: RunState | None = None) -> tuple[Tensor, int]:
+    """One pass over the training images, or the rest of one that was interrupted.
+
+    Args:
+        epoch: Epochs done before this one.
+        run: The run.
+        state: What to save when the run is stopped; its ``partial`` epoch is gone on with.
+
+    Returns:
+        Summed loss, right answers on augmented images, and images, float64 [3], of this process;
+        and the number of steps.
+
+    Raises:
+        TrainingError: The loss is not finite.
+        Stopped: The run was asked to stop.
+    """
+    trainer, config = run.trainer, run.config
+    batches = _batches(epoch, config, len(run.data.train))
     steps = config.epochs * len(batches)
-    totals = torch.zeros(2, dtype=torch.float64, device=trainer.device)
-    seen = 0
-    progress = tqdm(batches, desc=f"epoch {epoch + 1}/{config.epochs}", leave=False, disable=None)
+    partial = state.partial if state is not None else None
+    skip = partial.steps if partial else 0
+    totals = torch.zeros(3, dtype=torch.float64, device=trainer.device)
+    if partial and trainer.processes.is_main:
+        totals += totals.new_tensor([partial.loss, partial.right, partial.images])
+    shares = [_share(batch, trainer.processes) for batch in _seen(batches, epoch, run)]
+    progress = _Progress(run, epoch, batches, skip)
     trainer.network.train()
-    for step, batch in enumerate(progress, start=epoch * len(batches)):
-        rate = learning_rate(step, steps, config)
-        views = random_views(
-            train.pixels, batch, config.shift_px, flip=config.flip, generator=generator
+    for number, (pixels, labels) in enumerate(
+        read_batches(run.data.train, shares[skip:], trainer.device, config.workers), start=skip
+    ):
+        step = epoch * len(batches) + number
+        generator = generator_of(config.seed, 3, step, trainer.processes.index)
+        views = training_views(pixels, shares[number], epoch, config, generator)
+        totals += train_step(trainer, views, labels, step, steps, generator)
+        progress.step(number, step, totals)
+        if state is not None and _should_stop(run, number):
+            progress.close()
+            _save_partial(state, run, number + 1, totals, progress.elapsed_s)
+    progress.close()
+    _check_finite(totals, epoch, config)
+    return totals, len(batches)
+
+
+def _batches(epoch: int, config: TrainConfig, images: int) -> list[Tensor]:
+    """The epoch's batches in order: positions in the training set, int64 [B] each."""
+    order = torch.randperm(images, generator=generator_of(config.seed, 4, epoch))
+    batches = list(torch.split(order, config.batch_size))
+    short = len(batches[-1]) < config.batch_size
+    if len(batches) > 1 and short and config.last_batch == "drop":
+        batches.pop()  # a batch of a few images would upset batch norm
+    return batches
+
+
+def _seen(batches: Sequence[Tensor], epoch: int, run: Run) -> Iterator[Tensor]:
+    """The batches as the steps take them: with ``residual_same_batch``, some twice."""
+    for number, batch in enumerate(batches):
+        step = epoch * len(batches) + number
+        again = run.config.residual_same_batch and run.trainer.droppath.is_second(step)
+        yield batches[number - 1] if again and number else batch
+
+
+def _share(batch: Tensor, processes: Processes) -> Tensor:
+    """This process's images of a batch."""
+    return batch[processes.index :: processes.count]
+
+
+class _Progress:
+    """The progress bar, the log rows between epochs, and the estimate of the time."""
+
+    def __init__(self, run: Run, epoch: int, batches: Sequence[Tensor], skip: int) -> None:
+        self._run, self._config = run, run.config
+        self._batches, self._skip = batches, skip
+        self._started = time.perf_counter()
+        self._last = torch.zeros(3, dtype=torch.float64), self._started
+        self._bar = tqdm(
+            total=sum(map(len, batches)),
+            initial=sum(map(len, batches[:skip])),
+            desc=f"epoch {epoch + 1}/{self._config.epochs}",
+            unit=" images",
+            unit_scale=True,
+            leave=False,
+            disable=None if run.trainer.processes.is_main else True,
         )
-        views = cut_out(views, config.cutout_px, generator)
-        totals += _step(views, train.labels[batch.to(trainer.device)], rate, trainer)
-        seen += len(batch)
-        if (step + 1) % 20 == 0:
-            mean_loss, mean_accuracy = (totals / seen).tolist()
-            if not math.isfinite(mean_loss):
-                break
-            progress.set_postfix(loss=f"{mean_loss:.3f}", acc=f"{mean_accuracy:.1%}")
-    loss, right = (totals / seen).tolist()
+        self._epoch = epoch
+        self._warm = self._started
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since this process began the epoch."""
+        return time.perf_counter() - self._started
+
+    def step(self, number: int, step: int, totals: Tensor) -> None:
+        """Count a step; every now and then look at the loss, and log.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        self._bar.update(len(self._batches[number]))
+        taken = number - self._skip + 1
+        if taken == _WARM_STEPS:
+            totals.cpu()  # a GPU finishes what it was given
+            self._warm = time.perf_counter()
+        if self._epoch == self._run.first_epoch and taken == _WARM_STEPS + _TIMED_STEPS:
+            self._estimate(totals)
+        if (number + 1) % LOG_STEPS and number + 1 != len(self._batches):
+            return
+        _check_finite(totals, self._epoch, self._config)
+        now = time.perf_counter()
+        new = (totals.cpu() - self._last[0]).tolist()
+        images_per_s = new[2] * self._run.trainer.processes.count / (now - self._last[1])
+        self._last = totals.cpu().clone(), now
+        if new[2] == 0:
+            return
+        loss, accuracy = new[0] / new[2], new[1] / new[2]
+        self._bar.set_postfix(loss=f"{loss:.3f}", acc=f"{accuracy:.1%}")
+        if self._run.journal is not None:
+            steps = self._config.epochs * len(self._batches)
+            self._run.journal.step(
+                step + 1,
+                loss=loss,
+                accuracy=accuracy,
+                learning_rate=learning_rate(step, steps, self._config),
+                images_per_s=images_per_s,
+                scales=scale_values(self._run.trainer.network.named_blocks()),
+            )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bar.close()
+
+    def _estimate(self, totals: Tensor) -> None:
+        """Say how long the run will take."""
+        totals.cpu()
+        step_s = (time.perf_counter() - self._warm) / _TIMED_STEPS
+        left = len(self._batches) * (self._config.epochs - self._epoch) - self._skip
+        self._run.say(
+            f"time: about {say_duration(step_s * len(self._batches))} an epoch,"
+            f" {say_duration(step_s * left)} in all, evaluation aside"
+        )
+
+
+def _save_partial(state: RunState, run: Run, steps: int, totals: Tensor, elapsed_s: float) -> None:
+    """Save in the middle of an epoch and leave.
+
+    Raises:
+        Stopped: Always.
+        TrainingError: The loss is not finite, so there is nothing worth saving.
+    """
+    _check_finite(totals, state.epochs_done, run.config)
+    before = state.partial.duration_s if state.partial else 0.0
+    loss, right, images = run.trainer.processes.total(totals).tolist()
+    if run.journal is not None:
+        partial = PartialEpoch(
+            steps=steps, loss=loss, right=right, images=images, duration_s=before + elapsed_s
+        )
+        trainer = run.trainer
+        stopped = state.model_copy(update={"partial": partial})
+        save_checkpoint(stopped, trainer.network, trainer.optimizer, _averaged(trainer))
+    raise Stopped(f"stopped in epoch {state.epochs_done + 1} after {steps} of its steps")
+
+
+def _should_stop(run: Run, number: int) -> bool:
+    """All processes must stop behind the same step, so several agree on it, now and then."""
+    processes = run.trainer.processes
+    if processes.count == 1:
+        return run.stop()
+    if (number + 1) % LOG_STEPS:
+        return False
+    flag = torch.tensor(float(run.stop()), dtype=torch.float64, device=processes.device)
+    return bool(processes.total(flag) > 0)
+
+
+def _check_finite(totals: Tensor, epoch: int, config: TrainConfig) -> None:
+    loss = float(totals[0])
     if not math.isfinite(loss):
         raise TrainingError(
-            f"the loss is {loss} in epoch {epoch + 1}: lower --learning-rate."
+            f"the loss is {loss} in epoch {epoch + 1}: lower --learning-rate, or try --clip-norm."
             + (f" The epoch before is kept in {config.out}" if epoch else "")
         )
-    return loss, right
 
 
-def _step(pixels: Tensor, labels: Tensor, rate: float, trainer: Trainer) -> Tensor:
-    """One optimizer step; returns summed loss and number of right answers, float64 [2]."""
-    config = trainer.config
+def _norm_inputs(run: Run) -> Iterator[Tensor]:
+    """Training images as they are, for batch norm's statistics."""
+    trainer = run.trainer
     grey = trainer.normalize.mean.numel() == 1
-    x = trainer.normalize(to_channels(pixels, grey=grey))
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = rate
-    low = config.precision == "bfloat16"
-    with torch.autocast(trainer.device.type, torch.bfloat16, enabled=low):
-        logits = trainer.network(x)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
-    trainer.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    trainer.optimizer.step()
-    right = (logits.argmax(dim=1) == labels).sum()
-    return torch.stack([loss.detach().double() * len(labels), right.double()])
+    batches = _batches(0, run.config, len(run.data.train))[:_NORM_BATCHES]
+    for pixels, _ in read_batches(run.data.train, batches, trainer.device, run.config.workers):
+        yield trainer.normalize(to_channels(pixels, grey=grey))
 
 
-def _check_writable(out: Path) -> None:
-    """Find out before the first epoch and not after it that nothing can be saved."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise TrainingError(f"--out {out} can't be written: {error.strerror}") from None
+def _resident(data: ImageData, device: torch.device) -> ImageData:
+    """The data with its training images on the device, where they are in memory at all."""
+    if not isinstance(data.train, Split):
+        return data
+    train = Split(data.train.pixels.to(device), data.train.labels.to(device))
+    return replace(data, train=train)
 
 
-def _device(config: TrainConfig) -> torch.device:
-    available = torch.cuda.is_available()
-    if config.device == "cuda" and not available:
-        raise TrainingError(
-            "--device cuda was asked for, but PyTorch finds no CUDA device; use --device cpu"
-        )
-    return torch.device("cuda" if available and config.device != "cpu" else "cpu")
+def _averaged(trainer: Trainer) -> torch.nn.Module | None:
+    return None if trainer.averaged is None else trainer.averaged.network
+
+
+def _describe(trainer: Trainer) -> str:
+    config, processes = trainer.config, trainer.processes
+    parameters = sum(p.numel() for p in trainer.network.parameters())
+    several = f" in {processes.count} processes" if processes.count > 1 else ""
+    return (
+        f"network: {config.network} x{config.width:g}, {parameters:,} parameters,"
+        f" {config.granularity} scales on {config.placement}, on {processes.device}{several}"
+    )
+
+
+def _be_quiet(line: str) -> None:
+    pass

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import itertools
+import json
 import shutil
 
 import pytest
 import torch
 
 from tests.conftest import tiny_config
-from training import loop
-from training.checkpoint import CheckpointError, checkpoint_path, load_checkpoint
-from training.loop import TrainingError, fit
+from training import optim
+from training.checkpoint import CheckpointError, load_checkpoint
+from training.errors import Stopped, TrainingError
+from training.loop import fit
 from training.optim import build_optimizer, learning_rate
+from training.start import network_of
 
 
 def quiet(line: str) -> None:
@@ -20,34 +24,54 @@ def test_the_network_learns_and_every_scale_moves(trained_run):
     state, _ = load_checkpoint(trained_run)
     assert state.epochs_done == 4
     assert state.history[-1].test_accuracy > 0.8
-    scales = state.history[-1].shortcut_scales
+    scales = state.history[-1].scales
     assert len(scales) == 3
-    assert all(value != 1.0 for value in scales.values())
+    assert state.scales_at_start == dict.fromkeys(scales, [1.0])
+    assert all(values != [1.0] for values in scales.values())
 
 
-def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(image_folder, tmp_path, monkeypatch):
-    fit(tiny_config(image_folder, tmp_path / "whole", epochs=3), quiet)
-    broken = tiny_config(image_folder, tmp_path / "broken", epochs=3)
-    run_epoch = loop._run_epoch
+EVERYTHING = {
+    "cutout_px": 3,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "crop_scale": 0.5,
+    "flip": "alternating",
+    "ema": 0.9,
+    "clip_norm": 1.0,
+    "accumulate": 2,
+    "granularity": "channel",
+    "placement": "both",
+    "droppath": "residual",
+    "drop_rate": 0.5,
+}
 
-    def stop_at_2(epoch, *rest):
-        if epoch == 1:
-            raise KeyboardInterrupt
-        return run_epoch(epoch, *rest)
 
-    monkeypatch.setattr(loop, "_run_epoch", stop_at_2)
-    with pytest.raises(KeyboardInterrupt):
-        fit(broken, quiet)
-    monkeypatch.undo()
-    assert load_checkpoint(tmp_path / "broken")[0].epochs_done == 1
+@pytest.mark.parametrize("after", [1, 5, 6, 7, 11])  # 6 steps an epoch
+@pytest.mark.parametrize(
+    "changes",
+    [{}, EVERYTHING, {"optimizer": "adamw", "droppath": "stochastic_depth"}],
+    ids=["default", "everything", "adamw"],
+)
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(image_folder, tmp_path, after, changes):
+    fit(tiny_config(image_folder, tmp_path / "whole", epochs=3, **changes), quiet)
+    broken = tiny_config(image_folder, tmp_path / "broken", epochs=3, **changes)
+    asked = itertools.count(1)
+    with pytest.raises(Stopped, match="stopped in epoch"):
+        fit(broken, quiet, lambda: next(asked) == after)
+    stopped, _ = load_checkpoint(tmp_path / "broken")
+    assert stopped.partial is not None
+    assert stopped.epochs_done * 6 + stopped.partial.steps == after
     fit(broken.model_copy(update={"resume": True}), quiet)
     whole, tensors = load_checkpoint(tmp_path / "whole")
     resumed, others = load_checkpoint(tmp_path / "broken")
     assert tensors.keys() == others.keys()
-    assert any(name.startswith("momentum.") for name in tensors)
+    assert any(name.startswith("optimizer.") for name in tensors)
+    assert any(name.startswith("averaged.") for name in tensors) is ("ema" in changes)
     for name, tensor in tensors.items():
         assert torch.equal(tensor, others[name]), name
     assert [r.train_loss for r in whole.history] == [r.train_loss for r in resumed.history]
+    rows = [json.loads(r) for r in (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows if row["kind"] == "epoch"] == [1, 2, 3]
 
 
 def test_seeds_decide(image_folder, tmp_path):
@@ -62,8 +86,8 @@ def test_seeds_decide(image_folder, tmp_path):
 
 
 def test_fixed_scales_stay(image_folder, tmp_path):
-    config = tiny_config(image_folder, tmp_path / "r", epochs=1, shortcut="fixed", shortcut_init=2)
-    assert set(fit(config, quiet).history[-1].shortcut_scales.values()) == {2.0}
+    config = tiny_config(image_folder, tmp_path / "r", epochs=1, preset="fixed-2")
+    assert all(values == [2.0] for values in fit(config, quiet).history[-1].scales.values())
 
 
 def test_bfloat16(image_folder, tmp_path):
@@ -74,15 +98,20 @@ def test_bfloat16(image_folder, tmp_path):
 def test_weight_decay_never_touches_scales_biases_or_norms(image_folder, tmp_path):
     config = tiny_config(image_folder, tmp_path)
     state = fit(config, quiet)
-    network = loop.network_of(state)
-    decayed, free = build_optimizer(network, config).param_groups
+    network = network_of(state)
+    decayed, free, scales = build_optimizer(network, config).param_groups
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     assert decayed["weight_decay"] > 0
     assert free["weight_decay"] == 0
     assert all(
         names[id(p)].endswith(("conv.weight", "classifier.weight")) for p in decayed["params"]
     )
-    assert sum("shortcut_scale" in names[id(p)] for p in free["params"]) == 3
+    assert all(names[id(p)].endswith((".bias", "norm.weight")) for p in free["params"])
+    assert len(scales["params"]) == 3
+    assert (scales["weight_decay"], scales["share"]) == (0.0, 1.0)
+    own = config.model_copy(update={"scale_learning_rate": 0.01, "scale_weight_decay": 0.5})
+    scales = build_optimizer(network, own).param_groups[2]
+    assert (scales["weight_decay"], scales["share"]) == (0.5, pytest.approx(0.2))
 
 
 def test_a_diverging_run_stops_and_keeps_the_last_checkpoint(image_folder, tmp_path, monkeypatch):
@@ -91,7 +120,7 @@ def test_a_diverging_run_stops_and_keeps_the_last_checkpoint(image_folder, tmp_p
     def exploding(step, steps, config):
         return 1e30 if step > 5 else learning_rate(step, steps, config)
 
-    monkeypatch.setattr(loop, "learning_rate", exploding)
+    monkeypatch.setattr(optim, "learning_rate", exploding)
     with pytest.raises(TrainingError, match=r"learning-rate.*is kept"):
         fit(config, quiet)
     state, tensors = load_checkpoint(tmp_path / "r")
@@ -104,7 +133,7 @@ def test_a_run_is_never_overwritten_and_resumes_only_as_it_was(image_folder, tmp
     with pytest.raises(CheckpointError, match="no checkpoint"):
         fit(config.model_copy(update={"resume": True}), quiet)
     fit(config, quiet)
-    assert checkpoint_path(config.out).is_file()
+    assert load_checkpoint(config.out)[0].epochs_done == 1
     with pytest.raises(TrainingError, match="--resume"):
         fit(config, quiet)
     with pytest.raises(TrainingError, match="other settings"):

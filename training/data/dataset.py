@@ -1,7 +1,8 @@
-"""Labelled images from a folder of Parquet files, an image folder, or a hub name, as uint8 tensors.
+"""Labelled pictures from a hub name, Parquet files or an image folder: checked, named, counted.
 
-``datasets.load_dataset`` reads all three; which column holds the image and which the label follows
-from their types. Pixels are decoded and resized by ``service.engine.decode``, the code that serves.
+``load_data`` finds the pictures, decodes every one once, and hands over both splits: in memory
+where they fit, else to be decoded batch by batch. Pixels come from ``service.engine.decode``, the
+code that serves.
 """
 
 from __future__ import annotations
@@ -9,194 +10,264 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
-from service.engine.decode import decode_image
-from service.engine.errors import ImageError
 from service.metadata import Resize
+from training.data.check import Checked, Decoder, check_split
+from training.data.duplicates import count_leaks, find_conflicts
+from training.data.folder import list_folder, read_folder
+from training.data.labelled import (
+    HELD_OUT,
+    HELD_OUT_NAME,
+    TEST_SPLITS,
+    BadFiles,
+    Candidates,
+    Labelled,
+    LoadOptions,
+    listed,
+)
+from training.data.memory import default_limit_bytes
 from training.data.sizes import MAX_PX, MIN_PX
+from training.data.splits import (
+    AnySplit,
+    DataError,
+    ImageData,
+    Split,
+    StreamedSplit,
+    short_digest,
+)
+from training.data.table import METADATA_FILES, read_table
 
-TEST_SPLITS = ("test", "validation", "valid")
-HELD_OUT_NAME = "held out"
-HELD_OUT = 0.1  # share of the training images that is the test split where the data has none
-_CHUNK = 1024
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+__all__ = [
+    "HELD_OUT",
+    "HELD_OUT_NAME",
+    "TEST_SPLITS",
+    "AnySplit",
+    "BadFiles",
+    "DataError",
+    "ImageData",
+    "LoadOptions",
+    "Split",
+    "StreamedSplit",
+    "load_data",
+]
 
+PHOTO_PX = 224  # the size that photos are commonly trained at
+_LOOKED_AT = 64  # pictures whose size is looked at before one is chosen
 
-class DataError(Exception):
-    """The data can't be used; the message names what is wrong and what would be right."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images and labels of one split.
-
-    Attributes:
-        pixels: uint8 [N, H, W, 3], RGB.
-        labels: int64 [N], indices into the class names.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """A data set in memory.
-
-    Attributes:
-        name: Where it came from.
-        class_names: Labels, in the order of their indices.
-        grey: Every image is grey.
-        train: Training images.
-        test: Test images.
-        test_name: Name of the split that ``test`` is.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    grey: bool
-    train: Split
-    test: Split
-    test_name: str
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the decoded pixels and labels of both splits, hex, 16 digits."""
-        total = hashlib.sha256()
-        for split in (self.train, self.test):
-            total.update(split.pixels.numpy().data)
-            total.update(split.labels.numpy().data)
-        return total.hexdigest()[:16]
+Say = Callable[[str], None]
 
 
-def load_data(source: str, image_px: int | None, resize: Resize, seed: int) -> ImageData:
-    """Read a labelled data set into memory.
+def load_data(
+    source: str,
+    image_px: int | None,
+    resize: Resize,
+    seed: int,
+    options: LoadOptions | None = None,
+    say: Say = lambda line: None,
+) -> ImageData:
+    """Read a labelled data set, and decode every picture of it once.
 
     Args:
         source: Folder with Parquet files or with one folder of pictures a class, or a hub name.
         image_px: Height and width of every image; None takes the size of the first one.
         resize: How pictures of another size are brought to it.
         seed: Chooses the held-out images where the data has no test split.
+        options: Bad files, memory, workers, columns.
+        say: Receives lines that a person should read: what was chosen, left out or found odd.
 
     Raises:
-        DataError: No images or labels are found, or an image can't be read.
+        DataError: No images or labels are found, or some are bad and are not to be skipped.
     """
-    splits = _load_splits(source)
-    image_column, label_column = _columns(splits["train"])
-    test_name = next((name for name in TEST_SPLITS if name in splits), None)
-    if test_name is None:
-        parts = splits["train"].train_test_split(test_size=HELD_OUT, seed=seed)
-        splits, test_name = {"train": parts["train"], "test": parts["test"]}, HELD_OUT_NAME
-    train, test = splits["train"], splits["test" if test_name == HELD_OUT_NAME else test_name]
-    size_px = image_px or _size_of_first(train, image_column)
-    class_names = tuple(train.features[label_column].names)
+    options = options or LoadOptions()
+    labelled = _open(source, options, say)
+    size_px = image_px or _choose_size(labelled.train, say)
+    decoder = Decoder(size_px, resize, options.workers or _cpus())
+    splits = labelled.with_test(seed)
+    images = sum(map(len, splits))
+    digest = hashlib.sha256() if _is_large(images, size_px, options, say) else None
+    done = _progress(images, say) if digest else lambda count: None
+    checked = [check_split(split, decoder, digest, done) for split in splits]
+    left_out = _leave_out_conflicts(labelled, splits, checked, say)
+    skipped = _settle(splits, checked, options.bad_files, say)
+    _say_leaks(checked, say)
+    train, test = (
+        _split(part, found, decoder, streamed=digest is not None)
+        for part, found in zip(splits, checked, strict=True)
+    )
+    _check_classes(labelled.class_names, train, test, say)
+    return ImageData(
+        name=Path(source).resolve().name if Path(source).is_dir() else source,
+        class_names=labelled.class_names,
+        grey=checked[0].grey,
+        train=train,
+        test=test,
+        test_name=labelled.test_name,
+        skipped=skipped,
+        # The digest of the pass holds pictures that were found to be in conflict after it.
+        checked_digest=None if digest is None or left_out else short_digest(digest),
+    )
 
-    def read(rows: Any) -> Split:
-        return _decode(rows, image_column, label_column, size_px, resize)
 
-    train_split, test_split = read(train), read(test)
-    grey = bool((train_split.pixels == train_split.pixels[..., :1]).all())
-    name = Path(source).name if Path(source).is_dir() else source
-    return ImageData(name, class_names, grey, train_split, test_split, test_name)
+def _open(source: str, options: LoadOptions, say: Say) -> Labelled:
+    """Find out what kind of data there is, and read names and labels but no pixels."""
+    root = Path(source)
+    if not root.is_dir():
+        return read_table(source, metadata=False, options=options, say=say)
+    listing = list_folder(root)
+    others = {path[-1] for path in listing.others}
+    if others & set(METADATA_FILES):
+        return read_table(source, metadata=True, options=options, say=say)
+    if any(name.endswith(".parquet") for name in others) or not listing.pictures:
+        return read_table(source, metadata=False, options=options, say=say)
+    return read_folder(root, listing, say)
 
 
-def _load_splits(source: str) -> dict[str, Any]:
-    import datasets
-
-    datasets.disable_progress_bars()
-    path = Path(source)
-    # Without the network, 'datasets' takes any name for something that it once cached.
-    if not path.is_dir() and not _HUB_NAME.fullmatch(source):
-        raise DataError(
-            f"{source!r} is no folder, and no name on the hub, which has the form owner/name"
+def _choose_size(train: Candidates, say: Say) -> int:
+    """Longer side of the first picture in the source, where networks of that size are trained."""
+    count = len(train)
+    rows = sorted(set(np.linspace(0, count - 1, _LOOKED_AT).astype(int))) if count else []
+    sizes = [size for row in rows if (size := _size(train, int(row))) is not None]
+    sizes = sizes or [s for row in range(count) if (s := _size(train, row)) is not None][:1]
+    if not sizes:
+        raise DataError(f"none of the {count:,} training pictures can be read")
+    first_px = max(sizes[0])
+    chosen = PHOTO_PX if first_px > MAX_PX else max(first_px, MIN_PX)
+    if chosen != first_px:
+        say(
+            f"the first picture is {sizes[0][0]} x {sizes[0][1]}: pictures are brought to"
+            f" {chosen} px; --image-px chooses another size from {MIN_PX} to {MAX_PX}"
         )
-    try:
-        if path.is_dir():
-            splits = datasets.load_dataset(str(path.resolve()))
-        else:
-            splits = datasets.load_dataset(source)
-    except Exception as error:
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(
-            f"no data set can be read from {source!r}: {first_line}. Give a folder of Parquet"
-            " files, a folder with one folder of pictures a class, or the name of an image"
-            " classification data set on the Hugging Face hub."
-        ) from error
-    if "train" not in splits:
-        raise DataError(f"{source!r} has no 'train' split; it has {', '.join(splits)}")
-    return dict(splits)
-
-
-def _columns(rows: Any) -> tuple[str, str]:
-    import datasets
-
-    images = [n for n, kind in rows.features.items() if isinstance(kind, datasets.Image)]
-    labels = [n for n, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel)]
-    if not images or not labels:
-        raise DataError(
-            f"the data needs an image column and a class label column; it has {rows.features}"
+    elif len(set(sizes)) > 1:
+        small, large = min(sizes, key=max), max(sizes, key=max)
+        say(
+            f"the pictures differ in size, from {small[0]} x {small[1]} to {large[0]} x"
+            f" {large[1]}: all are brought to {chosen} px, the size of the first; --image-px"
+            " chooses another"
         )
-    # CIFAR-100 on the hub has fine_label before coarse_label: the first one is the finest.
-    return images[0], labels[0]
+    return chosen
 
 
-def _encoded(rows: Any, image_column: str) -> Any:
-    import datasets
-
-    return rows.cast_column(image_column, datasets.Image(decode=False))
-
-
-def _bytes(cell: dict[str, Any]) -> bytes:
-    data = cell["bytes"]
+def _size(train: Candidates, row: int) -> tuple[int, int] | None:
+    """Width and height by the header, if that can be read."""
+    data = next(iter(train.pictures.encoded([row])))
     try:
-        return data if data is not None else Path(cell["path"]).read_bytes()
-    except OSError as error:
-        raise DataError(f"{cell['path']}: {error.strerror}") from error
+        if isinstance(data, OSError):
+            return None
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except Exception:  # Pillow raises nearly anything on damaged files, which the check will name
+        return None
 
 
-def _size_of_first(rows: Any, image_column: str) -> int:
-    cell = _encoded(rows, image_column)[0][image_column]
-    try:
-        with Image.open(io.BytesIO(_bytes(cell))) as image:
-            size_px = max(image.size)
-    except (OSError, Image.DecompressionBombError, DataError) as error:
-        raise DataError(f"image 0 ({cell['path']}): it can't be read") from error
-    if not MIN_PX <= size_px <= MAX_PX:
+def _is_large(images: int, size_px: int, options: LoadOptions, say: Say) -> bool:
+    limit = default_limit_bytes() if options.memory_bytes is None else options.memory_bytes
+    size_bytes = images * size_px * size_px * 3
+    if size_bytes <= limit:
+        return False
+    say(
+        f"{images:,} pictures of {size_px} px take {size_bytes / 1e9:.1f} GB, more than the"
+        f" {limit / 1e9:.1f} GB that they may (--memory-gb): all are checked once now, and decoded"
+        " batch by batch while training"
+    )
+    return True
+
+
+def _progress(images: int, say: Say) -> Callable[[int], None]:
+    """Say after every tenth how far the check is."""
+    seen = 0
+
+    def done(count: int) -> None:
+        nonlocal seen
+        tenth = seen * 10 // images
+        seen += count
+        if seen * 10 // images > tenth:
+            say(f"checked {seen:,} of {images:,} pictures")
+
+    return done
+
+
+def _settle(
+    splits: tuple[Candidates, Candidates],
+    checked: list[Checked],
+    bad_files: BadFiles,
+    say: Say,
+) -> int:
+    """Refuse or count bad pictures; returns how many there are."""
+    bad = [
+        (split, at, reason)
+        for split, found in zip(splits, checked, strict=True)
+        for at, reason in sorted(found.faults.items())
+    ]
+    if not bad:
+        return 0
+    share = f"{len(bad):,} of {sum(map(len, splits)):,} pictures"
+    if bad_files == "refuse":
         raise DataError(
-            f"the first image is {size_px} px; choose a size from {MIN_PX} to {MAX_PX} with"
-            " --image-px"
+            f"{share} can't be used:{listed(bad)}\nMend or remove them, or leave them out with"
+            " --bad-files skip"
         )
-    return size_px
+    say(f"left out {share}, which can't be used:{listed(bad)}")
+    return len(bad)
 
 
-def _decode(rows: Any, image_column: str, label_column: str, size_px: int, resize: Resize) -> Split:
-    pixels = torch.empty((len(rows), size_px, size_px, 3), dtype=torch.uint8)
-    into = pixels.numpy()
+def _leave_out_conflicts(
+    labelled: Labelled, splits: tuple[Candidates, Candidates], checked: list[Checked], say: Say
+) -> bool:
+    """Note pictures with two labels as bad; published data stays as it is, which is said."""
+    conflicts = find_conflicts(splits, checked, labelled.class_names)
+    if labelled.published:
+        kept = [(splits[s], at, reason) for (s, at), reason in conflicts.items()]
+        if kept:
+            say(f"{len(kept):,} pictures have two labels, and stay as published:{listed(kept)}")
+        return False
+    for (s, at), reason in conflicts.items():
+        checked[s].faults[at] = reason
+        checked[s].sums.clear()  # they hold the picture
+    return bool(conflicts)
 
-    def decode(index: int, cell: dict[str, Any]) -> None:
-        try:
-            into[index] = decode_image(_bytes(cell), size_px, size_px, resize)
-        except ImageError as error:
-            raise DataError(f"image {index} ({cell['path']}): {error.detail}") from error
 
-    encoded = _encoded(rows, image_column)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(encoded), _CHUNK):
-            cells = encoded[start : start + _CHUNK][image_column]
-            list(pool.map(decode, range(start, start + len(cells)), cells))
-    labels = torch.tensor(rows[label_column][:], dtype=torch.int64)
-    if len(labels) and int(labels.min()) < 0:
-        raise DataError("some images have no label (-1)")
-    return Split(pixels, labels)
+def _say_leaks(checked: list[Checked], say: Say) -> None:
+    train, test = checked
+    if leaks := count_leaks(train, test):
+        say(
+            f"{leaks:,} of {test.good.sum():,} test pictures are among the training pictures too:"
+            " accuracy on them says nothing about new ones"
+        )
+
+
+def _split(part: Candidates, found: Checked, decoder: Decoder, *, streamed: bool) -> AnySplit:
+    good = found.good
+    labels = torch.from_numpy(part.labels[good])
+    if not streamed:
+        assert found.pixels is not None
+        pixels = found.pixels[good] if found.faults else found.pixels
+        return Split(torch.from_numpy(pixels), labels)
+    return StreamedSplit(
+        part.pictures, part.rows[good], labels, decoder.image_px, decoder.resize, found.sums
+    )
+
+
+def _check_classes(names: tuple[str, ...], train: AnySplit, test: AnySplit, say: Say) -> None:
+    """Refuse what can't be trained or tested; say which classes can't be learned."""
+    counts = np.bincount(train.labels.numpy(), minlength=len(names))
+    if (counts > 0).sum() < 2 or not len(test):
+        raise DataError(
+            f"{len(train):,} training pictures of {(counts > 0).sum()} classes and {len(test):,}"
+            " test pictures are left: it takes pictures of two classes, and one to test with"
+        )
+    if absent := [name for name, count in zip(names, counts, strict=True) if not count]:
+        more = f" and {len(absent) - 10:,} more" if len(absent) > 10 else ""
+        say(f"classes without training pictures: {', '.join(absent[:10])}{more}")
+
+
+def _cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,22 +1,38 @@
-"""Fold batch norm and learned shortcut scales into convolutions. Pure: arrays in, arrays out.
+"""Fold batch norm and learned scales into convolutions. Pure: arrays in, arrays out.
 
-A block computes ``x' = relu(T(x) + w * S(x))``. Because ``relu(a z) = a relu(z)`` for ``a > 0``,
-an activation may be stored as ``x / c`` with a positive ``c`` of our choice, as long as whatever
-reads it multiplies ``c`` back in. Choosing ``c`` block by block makes every ``w`` vanish into
-neighbouring convolutions; docs/architecture.md has the algebra. All arithmetic is float64; the
-graph writer rounds once, to float32.
+A block computes ``x' = relu(v T(x) + w S(x))``. Because ``relu(a z) = a relu(z)`` for ``a > 0``, an
+activation may be stored as ``x / c`` with positive ``c`` of our choice, one a channel, as long as
+whatever reads it multiplies ``c`` back in. A pre-activation block has no ReLU behind its join, so
+there ``c`` may be negative as well. Choosing ``c`` block by block makes every ``w`` vanish into
+neighbouring weights; docs/folding.md has the algebra. All arithmetic is float64; the graph writer
+rounds once, to float32.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
-from enum import Enum
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from training.export.arrays import (
+    Affine,
+    Array,
+    Conv,
+    ConvStep,
+    FoldedBlock,
+    FoldedNetwork,
+    FoldedPixelSkip,
+    FoldedStep,
+    FusedBlock,
+    FusedNetwork,
+    FusedPixelSkip,
+    Join,
+    Linear,
+    NormStep,
+    Padding,
+    PoolStep,
+    Step,
+)
 
 
 class FoldError(Exception):
@@ -25,126 +41,19 @@ class FoldError(Exception):
 
 @dataclass(frozen=True)
 class ScaleRange:
-    """Scales at which an activation may be stored."""
+    """Magnitudes at which an activation may be stored."""
 
     low: float
     high: float
 
-    def __contains__(self, scale: float) -> bool:
-        return self.low <= scale <= self.high
+    def holds(self, scale: Array) -> bool:
+        """Every magnitude lies within."""
+        size = np.abs(scale)
+        return bool(((size >= self.low) & (size <= self.high)).all())
 
 
 # Wide enough for any sensibly trained network, and far from where float32 loses digits.
 SAFE_SCALE = ScaleRange(low=2.0**-16, high=2.0**16)
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A convolution with bias.
-
-    Attributes:
-        weight: float64 [C_out, C_in, k, k].
-        bias: float64 [C_out].
-        stride: In both directions, pixels.
-        padding: Zeros on every side, pixels.
-    """
-
-    weight: Array
-    bias: Array
-    stride: int
-    padding: int
-
-    def scaled(self, *, weight: float, bias: float) -> Conv:
-        """The same convolution with weight and bias each multiplied by a number."""
-        return replace(self, weight=self.weight * weight, bias=self.bias * bias)
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A fully connected layer: weight float64 [C_out, C_in], bias float64 [C_out]."""
-
-    weight: Array
-    bias: Array
-
-
-@dataclass(frozen=True)
-class FusedBlock:
-    """A residual block whose batch norms are folded already: ``relu(T(x) + w * S(x))``.
-
-    ``projection`` is None for an identity shortcut.
-    """
-
-    name: str
-    first: Conv
-    last: Conv
-    projection: Conv | None
-    shortcut_scale: float
-
-
-@dataclass(frozen=True)
-class FusedNetwork:
-    """A trained network with batch norm folded and shortcut scales still in place.
-
-    ``normalization`` is the 1 x 1 convolution that turns RGB pixels in [0, 255] into the network's
-    normalised channels.
-    """
-
-    normalization: Conv
-    stem: Conv
-    blocks: tuple[FusedBlock, ...]
-    classifier: Linear
-
-    def plain_twin(self) -> FusedNetwork:
-        """The same network as a plain ResNet: every shortcut scale is 1."""
-        return replace(self, blocks=tuple(replace(b, shortcut_scale=1.0) for b in self.blocks))
-
-
-class Join(Enum):
-    """How branch and shortcut meet."""
-
-    ADD = "Add"
-    SUB = "Sub"
-    NONE = "none"  # w = 0: there is no shortcut
-
-
-@dataclass(frozen=True)
-class FoldedBlock:
-    """A block as the graph has it.
-
-    Attributes:
-        name: As in the trained network.
-        first: First convolution of the branch.
-        last: Last convolution of the branch.
-        projection: Convolution of the shortcut, or None where it is the identity or absent.
-        dropped_projection: There was one, and w = 0 took it away.
-        join: Operator between branch and shortcut.
-        kept_mul: Factor on an identity shortcut that could not be folded; 1 in all but freak cases.
-        output_scale: The block's output is stored divided by this.
-    """
-
-    name: str
-    first: Conv
-    last: Conv
-    projection: Conv | None
-    join: Join
-    kept_mul: float
-    output_scale: float
-    dropped_projection: bool = False
-
-
-@dataclass(frozen=True)
-class FoldedNetwork:
-    """A network without batch norm and without shortcut scales."""
-
-    normalization: Conv
-    stem: Conv
-    blocks: tuple[FoldedBlock, ...]
-    classifier: Linear
-
-    @property
-    def kept_muls(self) -> tuple[str, ...]:
-        """Names of blocks whose scale left ``SAFE_SCALE`` and stays a Mul."""
-        return tuple(block.name for block in self.blocks if block.kept_mul != 1.0)
 
 
 def fold_batch_norm(conv: Conv, gamma: Array, beta: Array, mean: Array, variance: Array) -> Conv:
@@ -161,71 +70,171 @@ def fold_batch_norm(conv: Conv, gamma: Array, beta: Array, mean: Array, variance
         One convolution with the output of both.
     """
     factor = gamma / np.sqrt(variance)
-    return replace(
-        conv,
-        weight=conv.weight * factor[:, None, None, None],
-        bias=(conv.bias - mean) * factor + beta,
-    )
+    scaled = conv.times(factor)
+    return replace(scaled, bias=scaled.bias - mean * factor + beta)
 
 
 def fold_network(network: FusedNetwork) -> FoldedNetwork:
-    """Fold every learned shortcut scale.
+    """Fold every learned scale.
 
     Returns:
-        A network with the same logits in real arithmetic, joined by Add, by Sub where an identity
-        shortcut's scale is negative, or by nothing where it is 0.
+        A network with the same logits in real arithmetic, joined by Add, by Sub where the scale of
+        a shortcut without parameters is negative, or by nothing where it is 0.
 
     Raises:
         FoldError: A weight or a scale is not finite.
 
     Source: AdaResNet (arXiv 2408.09958) eq. 2 for the block.
     """
-    scale = 1.0
-    blocks = []
-    for block in network.blocks:
-        folded = _fold_block(block, scale)
-        blocks.append(folded)
-        scale = folded.output_scale
-    classifier = Linear(network.classifier.weight * scale, network.classifier.bias)
-    folded_network = FoldedNetwork(network.normalization, network.stem, tuple(blocks), classifier)
-    _check_finite(folded_network)
-    return folded_network
+    carried = np.ones(network.normalization.channels_out)
+    steps: list[FoldedStep] = []
+    for step in network.steps:
+        folded, carried = _fold_step(step, carried)
+        steps.append(folded)
+    skip, classifier = network.pixel_skip, network.classifier
+    if skip is None:
+        folded_skip = None
+        classifier = Linear(classifier.weight * carried, classifier.bias)
+    else:
+        folded_skip, classifier = _fold_pixel_skip(skip, classifier, carried)
+    result = FoldedNetwork(network.normalization, tuple(steps), classifier, folded_skip)
+    _check_finite(result)
+    return result
 
 
-def _fold_block(block: FusedBlock, carried: float) -> FoldedBlock:
-    """Fold one block whose input is stored as ``x / carried``."""
-    w = block.shortcut_scale
-    if not math.isfinite(w):
-        raise FoldError(f"the shortcut scale of {block.name} is {w}; train again")
-    first = block.first.scaled(weight=carried, bias=1.0)
-    if w == 0.0:
-        dropped = block.projection is not None
-        return FoldedBlock(block.name, first, block.last, None, Join.NONE, 1.0, 1.0, dropped)
-    if block.projection is not None:
-        projection = block.projection.scaled(weight=w * carried, bias=w)
-        return FoldedBlock(block.name, first, block.last, projection, Join.ADD, 1.0, 1.0)
-    join = Join.ADD if w > 0 else Join.SUB
-    scale = abs(w) * carried
-    if scale not in SAFE_SCALE:
-        # The shortcut keeps its factor, and the output goes back to scale 1.
-        return FoldedBlock(block.name, first, block.last, None, join, scale, 1.0)
-    last = block.last.scaled(weight=1.0 / scale, bias=1.0 / scale)
-    return FoldedBlock(block.name, first, last, None, join, 1.0, scale)
+def _fold_step(step: Step, carried: Array) -> tuple[FoldedStep, Array]:
+    """Fold one step whose input is stored as ``x / carried``; returns its output's scale too."""
+    if isinstance(step, ConvStep):
+        return replace(step, conv=step.conv.reading(carried)), np.ones(step.conv.channels_out)
+    if isinstance(step, PoolStep):
+        return step, carried  # a maximum passes positive scales through
+    if isinstance(step, NormStep):
+        return replace(step, norm=_reading(step.norm, carried)), np.ones_like(carried)
+    block = _fold_block(step, carried)
+    return block, block.output_scale
+
+
+def _fold_block(block: FusedBlock, carried: Array) -> FoldedBlock:
+    """Fold one block whose input is stored as ``x / carried``, [C_in]."""
+    w, v = block.shortcut_scale, block.branch_scale
+    for scale in (w, v):
+        if not np.isfinite(scale).all():
+            wrong = scale[~np.isfinite(scale)][0]
+            raise FoldError(f"a scale of {block.name} is {wrong:g}; train again")
+    *inner, last = block.branch
+    pre = None if block.pre is None else _reading(block.pre, carried)
+    # What the branch and a projection read is scaled here; behind a pre-activation it is not.
+    read = carried if pre is None else np.ones_like(carried)
+    if isinstance(block.shortcut, Conv):
+        shortcut: Conv | Padding | None = block.shortcut.reading(read).times(w)
+        join, kept, scale = (Join.ADD if w.any() else Join.NONE), None, np.ones_like(w)
+    else:
+        shortcut = block.shortcut
+        join, kept, scale = _fold_identity(w, _through(shortcut, carried), signed=pre is not None)
+    branch = [*inner, last.times(v / scale)]
+    if not inner:
+        branch[-1] = branch[-1].reading(read)
+    else:
+        branch[0] = branch[0].reading(read)
+    if join is Join.NONE:
+        return FoldedBlock(block.name, pre, tuple(branch), None, join, None, scale, block.shortcut)
+    return FoldedBlock(block.name, pre, tuple(branch), shortcut, join, kept, scale)
+
+
+def _fold_identity(w: Array, carried: Array, *, signed: bool) -> tuple[Join, Array | None, Array]:
+    """Choose how a shortcut without parameters joins.
+
+    Args:
+        w: The scale, [C].
+        carried: Scale of what the shortcut brings, [C].
+        signed: No ReLU follows, so that the output's scale may be negative.
+
+    Returns:
+        The operator, the factors that stay a Mul or None, and the output's scale.
+    """
+    if not w.any():
+        return Join.NONE, None, np.ones_like(w)
+    product = w * carried
+    if not SAFE_SCALE.holds(product):
+        # The shortcut keeps its factors, and the output goes back to scale 1.
+        return Join.ADD, product, np.ones_like(w)
+    if signed:
+        return Join.ADD, None, product
+    if (product > 0).all():
+        return Join.ADD, None, product
+    if (product < 0).all():
+        return Join.SUB, None, -product
+    # Channels of both signs: neither operator does for all, and a ReLU forbids a negative scale.
+    return Join.ADD, np.sign(product), np.abs(product)
+
+
+def _fold_pixel_skip(
+    skip: FusedPixelSkip, classifier: Linear, carried: Array
+) -> tuple[FoldedPixelSkip, Linear]:
+    """Fold ``v * relu(dense(f)) + w * image`` into the layers on its two sides.
+
+    Stored as ``y / w``, the image passes as it is, and d takes ``|v / w|`` through its ReLU; the
+    sign decides between Add and Sub, and the classifier takes w.
+    """
+    w, v = skip.shortcut_scale, skip.branch_scale
+    if not (np.isfinite(w).all() and np.isfinite(v).all()):
+        raise FoldError("a scale of pixel_skip is not finite; train again")
+    pixels = skip.shape[1] * skip.shape[2]
+    ratio, outer, image_mul, drawn_mul = v, np.ones_like(w), None, None
+    if not w.any():
+        ratio, outer = np.ones_like(v), v
+    elif SAFE_SCALE.holds(w):
+        ratio, outer = v / w, w
+    else:
+        image_mul = w
+    join = Join.ADD if w.any() else Join.NONE
+    if (ratio < 0).any():
+        if (ratio <= 0).all():
+            join = Join.SUB
+        else:
+            drawn_mul = np.sign(ratio)
+    rows = np.repeat(np.abs(ratio), pixels)
+    dense = Linear(skip.dense.weight * carried * rows[:, None], skip.dense.bias * rows)
+    folded = Linear(classifier.weight * np.repeat(outer, pixels), classifier.bias)
+    return FoldedPixelSkip(dense, skip.shape, join, image_mul, drawn_mul), folded
+
+
+def _through(shortcut: Padding | None, carried: Array) -> Array:
+    """Scale behind a shortcut without parameters; added channels are zero at any scale."""
+    if shortcut is None:
+        return carried
+    return np.pad(carried, (shortcut.before, shortcut.behind), constant_values=1.0)
+
+
+def _reading(norm: Affine, carried: Array) -> Affine:
+    return replace(norm, factor=norm.factor * carried)
 
 
 def _check_finite(network: FoldedNetwork) -> None:
-    named: list[tuple[str, Conv | Linear | None]] = [
-        ("normalization", network.normalization),
-        ("stem", network.stem),
-        ("classifier", network.classifier),
-    ]
-    for block in network.blocks:
-        named += [(f"{block.name}.first", block.first), (f"{block.name}.last", block.last)]
-        named += [(f"{block.name}.projection", block.projection)]
+    arrays: list[tuple[str, Array]] = []
+
+    def add(name: str, layer: Conv | Linear | Affine | Padding | None) -> None:
+        if isinstance(layer, Conv | Linear):
+            arrays.extend([(name, layer.weight), (name, layer.bias)])
+        elif isinstance(layer, Affine):
+            arrays.extend([(name, layer.factor), (name, layer.shift)])
+
+    add("normalization", network.normalization)
+    add("classifier", network.classifier)
+    for step in network.steps:
+        if isinstance(step, ConvStep):
+            add(step.name, step.conv)
+        elif isinstance(step, NormStep):
+            add(step.name, step.norm)
+        elif isinstance(step, FoldedBlock):
+            add(f"{step.name}.pre", step.pre)
+            add(f"{step.name}.shortcut", step.shortcut)
+            for index, conv in enumerate(step.branch):
+                add(f"{step.name}.branch{index}", conv)
+    if network.pixel_skip is not None:
+        add("pixel_skip.dense", network.pixel_skip.dense)
     largest = float(np.finfo(np.float32).max)
-    for name, layer in named:
-        if layer is None:
-            continue
-        # A NaN fails both comparisons, so this finds it as well as an infinity.
-        if not (np.abs(layer.weight) <= largest).all() or not (np.abs(layer.bias) <= largest).all():
+    for name, values in arrays:
+        # A NaN fails the comparison, so this finds it as well as an infinity.
+        if not (np.abs(values) <= largest).all():
             raise FoldError(f"{name} holds a value that float32 can't; train again")

@@ -17,7 +17,22 @@ from service.metadata import (
     Input,
     ModelMetadata,
 )
-from training.export.fold import Array, Conv, FoldedBlock, FoldedNetwork, Join
+from training.export.arrays import (
+    Affine,
+    Array,
+    Conv,
+    ConvStep,
+    FoldedBlock,
+    FoldedNetwork,
+    FoldedPixelSkip,
+    FoldedStep,
+    Join,
+    Linear,
+    NormStep,
+    Padding,
+    Pool,
+    PoolStep,
+)
 
 OPSET = 17
 IR_VERSION = 8  # what belongs to opset 17, so that older runtimes read the file
@@ -32,7 +47,7 @@ class _Writer:
         self.weights: list[onnx.TensorProto] = []
 
     def node(
-        self, kind: str, inputs: Sequence[str], output: str, **attributes: int | Sequence[int]
+        self, kind: str, inputs: Sequence[str], output: str, **attributes: float | Sequence[int]
     ) -> str:
         node = helper.make_node(kind, inputs, [output], name=output)
         node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
@@ -44,32 +59,108 @@ class _Writer:
         self.weights.append(numpy_helper.from_array(array, name))
         return name
 
+    def indices(self, name: str, values: Sequence[int]) -> str:
+        self.weights.append(numpy_helper.from_array(np.array(values, dtype=np.int64), name))
+        return name
+
     def conv(self, conv: Conv, x: str, name: str) -> str:
         size = conv.weight.shape[2]
         weight = self.constant(f"{name}.weight", conv.weight)
         bias = self.constant(f"{name}.bias", conv.bias)
+        before, after = conv.pads
         return self.node(
             "Conv",
             [x, weight, bias],
             name,
             kernel_shape=[size, size],
             strides=[conv.stride] * 2,
-            pads=[conv.padding] * 4,
+            pads=[before, before, after, after],
+            group=conv.groups,
         )
 
+    def linear(self, layer: Linear, x: str, name: str, output: str) -> str:
+        weight = self.constant(f"{name}.weight", layer.weight)
+        bias = self.constant(f"{name}.bias", layer.bias)
+        return self.node("Gemm", [x, weight, bias], output, transB=1)
+
+    def max_pool(self, pool: Pool, x: str, name: str) -> str:
+        before, after = pool.pads
+        return self.node(
+            "MaxPool",
+            [x],
+            name,
+            kernel_shape=[pool.kernel_px] * 2,
+            strides=[pool.stride] * 2,
+            pads=[before, before, after, after],
+        )
+
+    def norm_relu(self, norm: Affine, x: str, name: str) -> str:
+        """Batch norm by itself: its mean and variance are in factor and shift already."""
+        factor = self.constant(f"{name}.factor", norm.factor)
+        shift = self.constant(f"{name}.shift", norm.shift)
+        zero = self.constant(f"{name}.mean", np.zeros_like(norm.factor))
+        one = self.constant(f"{name}.variance", np.ones_like(norm.factor))
+        inputs = [x, factor, shift, zero, one]
+        normed = self.node("BatchNormalization", inputs, f"{name}.normed", epsilon=0.0)
+        return self.node("Relu", [normed], f"{name}.output")
+
+    def padded(self, padding: Padding, x: str, name: str) -> str:
+        """Every n-th pixel, zero channels around."""
+        if padding.stride > 1:
+            x = self.max_pool(Pool(1, padding.stride, (0, 0)), x, f"{name}.taken")
+        if padding.before or padding.behind:
+            pads = [0, padding.before, 0, 0, 0, padding.behind, 0, 0]
+            x = self.node("Pad", [x, self.indices(f"{name}.pads", pads)], f"{name}.padded")
+        return x
+
+    def scaled(self, factors: Array | None, x: str, name: str) -> str:
+        """The factors that did not fold."""
+        if factors is None:
+            return x
+        factor = self.constant(f"{name}.factor", factors[:, None, None])
+        return self.node("Mul", [x, factor], f"{name}.scaled")
+
+    def step(self, step: FoldedStep, x: str) -> str:
+        if isinstance(step, ConvStep):
+            x = self.conv(step.conv, x, step.name)
+            if step.pool is not None:
+                x = self.max_pool(step.pool, x, f"{step.name}.pooled")
+            return self.node("Relu", [x], f"{step.name}.output") if step.relu else x
+        if isinstance(step, PoolStep):
+            return self.max_pool(step.pool, x, step.name)
+        if isinstance(step, NormStep):
+            return self.norm_relu(step.norm, x, step.name)
+        return self.block(step, x)
+
     def block(self, block: FoldedBlock, x: str) -> str:
-        first = self.conv(block.first, x, f"{block.name}.first")
-        hidden = self.node("Relu", [first], f"{block.name}.hidden")
-        joined = self.conv(block.last, hidden, f"{block.name}.last")
+        name = block.name
+        h = x if block.pre is None else self.norm_relu(block.pre, x, f"{name}.pre")
+        joined = h
+        for index, conv in enumerate(block.branch):
+            if index:
+                joined = self.node("Relu", [joined], f"{name}.hidden{index}")
+            joined = self.conv(conv, joined, f"{name}.branch{index}")
         if block.join is not Join.NONE:
-            shortcut = x
-            if block.projection is not None:
-                shortcut = self.conv(block.projection, x, f"{block.name}.projection")
-            if block.kept_mul != 1.0:
-                factor = self.constant(f"{block.name}.scale", np.array(block.kept_mul))
-                shortcut = self.node("Mul", [shortcut, factor], f"{block.name}.shortcut")
-            joined = self.node(block.join.value, [joined, shortcut], f"{block.name}.joined")
-        return self.node("Relu", [joined], f"{block.name}.output")
+            if isinstance(block.shortcut, Conv):
+                shortcut = self.conv(block.shortcut, h, f"{name}.projection")
+            elif block.shortcut is not None:
+                shortcut = self.padded(block.shortcut, x, f"{name}.shortcut")
+            else:
+                shortcut = x
+            shortcut = self.scaled(block.kept_mul, shortcut, f"{name}.shortcut")
+            joined = self.node(block.join.value, [joined, shortcut], f"{name}.joined")
+        return joined if block.pre is not None else self.node("Relu", [joined], f"{name}.output")
+
+    def pixel_skip(self, skip: FoldedPixelSkip, image: str, features: str) -> str:
+        drawn = self.linear(skip.dense, features, "pixel_skip.dense", "pixel_skip.drawn")
+        drawn = self.node("Relu", [drawn], "pixel_skip.relu")
+        shape = self.indices("pixel_skip.shape", [-1, *skip.shape])
+        drawn = self.node("Reshape", [drawn, shape], "pixel_skip.picture")
+        drawn = self.scaled(skip.drawn_mul, drawn, "pixel_skip.drawn")
+        if skip.join is Join.NONE:
+            return drawn
+        image = self.scaled(skip.image_mul, image, "pixel_skip.image")
+        return self.node(skip.join.value, [image, drawn], "pixel_skip.joined")
 
 
 def build_graph(network: FoldedNetwork, size: Input) -> onnx.ModelProto:
@@ -86,15 +177,15 @@ def build_graph(network: FoldedNetwork, size: Input) -> onnx.ModelProto:
     writer = _Writer()
     x = writer.node("Cast", [INPUT_NAME], "pixels", to=TensorProto.FLOAT)
     x = writer.node("Transpose", [x], "channels_first", perm=[0, 3, 1, 2])
-    x = writer.conv(network.normalization, x, "normalization")
-    x = writer.node("Relu", [writer.conv(network.stem, x, "stem")], "stem.output")
-    for block in network.blocks:
-        x = writer.block(block, x)
+    image = x = writer.conv(network.normalization, x, "normalization")
+    for step in network.steps:
+        x = writer.step(step, x)
     x = writer.node("GlobalAveragePool", [x], "pooled")
     x = writer.node("Flatten", [x], "features", axis=1)
-    weight = writer.constant("classifier.weight", network.classifier.weight)
-    bias = writer.constant("classifier.bias", network.classifier.bias)
-    logits = writer.node("Gemm", [x, weight, bias], LOGITS_NAME, transB=1)
+    if network.pixel_skip is not None:
+        joined = writer.pixel_skip(network.pixel_skip, image, x)
+        x = writer.node("Flatten", [joined], "pixels_flat", axis=1)
+    logits = writer.linear(network.classifier, x, "classifier", LOGITS_NAME)
     writer.node("Softmax", [logits], PROBABILITIES_NAME, axis=1)
     classes = len(network.classifier.bias)
     model = helper.make_model(

@@ -25,10 +25,10 @@ from service.metadata import (
     TrainingRun,
     Verification,
 )
-from training.checkpoint import RunState, load_checkpoint, restore_network
+from training.checkpoint import RunState, load_checkpoint, restore_averaged
 from training.data.augment import Normalize
-from training.data.dataset import HELD_OUT_NAME, DataError, ImageData, load_data
-from training.evaluate import predict_logits
+from training.data.dataset import HELD_OUT_NAME, DataError, ImageData
+from training.evaluate import predict_logits, split_logits
 from training.export.fold import fold_network
 from training.export.fuse import fuse_network
 from training.export.golden import draw_golden_images, golden_image
@@ -41,8 +41,9 @@ from training.export.verify import (
     compare,
     traced_operators,
 )
-from training.loop import network_of
-from training.networks.cifar import CifarResNet
+from training.networks.network import scale_values
+from training.networks.registry import AdaptiveNetwork
+from training.start import load_run_data, network_of
 
 GOLDEN_TOLERANCE = 1e-3  # of the logit range: room for another device's float32 arithmetic
 
@@ -90,7 +91,7 @@ def export_checkpoint(request: ExportRequest, say: Callable[[str], None]) -> Exp
     check_name(request.name)
     state, tensors = load_checkpoint(request.checkpoint)
     network = network_of(state)
-    restore_network(network, tensors)
+    restore_averaged(network, tensors)
     network.eval()
     fused = fuse_network(network, state.mean, state.std)
     folded = fold_network(fused)
@@ -98,12 +99,11 @@ def export_checkpoint(request: ExportRequest, say: Callable[[str], None]) -> Exp
     graph = build_graph(folded, size)
     plain = build_graph(fold_network(fused.plain_twin()), size)
     check_operators(folded, count_operators(graph), count_operators(plain))
-    data = _test_data(state, request.data)
+    data = _test_data(state, request.data, say)
     say(f"folded; comparing with PyTorch on {len(data.test)} images")
     described = _describe(request, state, network, size)
-    expected = predict_logits(
-        network, Normalize(state.mean, state.std), data.test.pixels, grey=state.grey
-    )
+    normalize = Normalize(state.mean, state.std)
+    expected = split_logits(network, normalize, data.test, grey=state.grey)
     comparison = compare(_open(with_metadata(graph, described)), expected, data.test)
     metadata = described.model_copy(
         update={
@@ -128,10 +128,10 @@ def _open(model: bytes) -> Session:
     return Session(model, SessionOptions(device="cpu", threads=available_cpus()))
 
 
-def _test_data(state: RunState, source: str | None) -> ImageData:
-    config = state.config
+def _test_data(state: RunState, source: str | None, say: Callable[[str], None]) -> ImageData:
+    where = {"image_px": state.image_px, "data": source or state.config.data}
     try:
-        data = load_data(source or config.data, state.image_px, config.resize, config.seed)
+        data = load_run_data(state.config.model_copy(update=where), say)
     except DataError as error:
         raise DataError(f"{error}; --data says where the run's data is now") from error
     if data.class_names != state.class_names:
@@ -148,7 +148,9 @@ def _test_data(state: RunState, source: str | None) -> ImageData:
     return data
 
 
-def _golden(state: RunState, network: CifarResNet, size: Input, logit_range: float) -> GoldenSet:
+def _golden(
+    state: RunState, network: AdaptiveNetwork, size: Input, logit_range: float
+) -> GoldenSet:
     drawn = draw_golden_images(size.height, size.width)
     pixels = np.stack([decode_image(d, size.height, size.width, size.resize) for _, d in drawn])
     logits = predict_logits(
@@ -163,7 +165,7 @@ def _golden(state: RunState, network: CifarResNet, size: Input, logit_range: flo
 
 def _verification(
     comparison: Comparison,
-    network: CifarResNet,
+    network: AdaptiveNetwork,
     graph: onnx.ModelProto,
     plain: onnx.ModelProto,
 ) -> Verification:
@@ -181,12 +183,18 @@ def _verification(
 
 
 def _describe(
-    request: ExportRequest, state: RunState, network: CifarResNet, size: Input
+    request: ExportRequest, state: RunState, network: AdaptiveNetwork, size: Input
 ) -> ModelMetadata:
     config = state.config
+    kinds = {name: block.shortcut_kind for name, block in network.named_blocks()}
     scales = [
-        ShortcutScale(block=name, shortcut=b.shortcut_kind, value=b.shortcut_scale.value)
-        for name, b in network.named_blocks()
+        ShortcutScale(
+            block=name.rpartition(".")[0],
+            shortcut=kinds[name.rpartition(".")[0]],
+            placement="branch" if name.endswith(".branch") else "shortcut",
+            value=values[0] if len(values) == 1 else values,
+        )
+        for name, values in scale_values(network.named_blocks()).items()
     ]
     return ModelMetadata(
         description=request.description,

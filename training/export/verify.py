@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from service.engine.session import Prediction, Session
-from training.data.dataset import Split
-from training.export.fold import FoldedNetwork, Join
-from training.networks.cifar import CifarResNet
+from training.data.dataset import AnySplit
+from training.export.arrays import Conv, FoldedNetwork, Join, Padding
+from training.networks.registry import AdaptiveNetwork
 
 # Of the range of the logits. Folding is exact; what is left is float32 rounding, near 1e-6.
 TOLERANCE = 1e-4
@@ -21,13 +20,24 @@ _BATCH = 250
 _OPERATOR_OF = {
     "Conv2d": "Conv",
     "BatchNorm2d": "BatchNormalization",
+    "BiasedBatchNorm": "BatchNormalization",
     "ReLU": "Relu",
+    "relu": "Relu",
+    "MaxPool2d": "MaxPool",
+    "ZeroPad2d": "Pad",
+    "ConstantPad2d": "Pad",
+    "pad": "Pad",
+    "getitem": "Slice",
+    "unflatten": "Reshape",
+    "softplus": "Softplus",
+    "tanh": "Tanh",
     "AdaptiveAvgPool2d": "GlobalAveragePool",
     "Flatten": "Flatten",
     "Linear": "Gemm",
     "add": "Add",
     "mul": "Mul",
 }
+_NOT_COMPUTED = {"Identity", "getattr", "to"}
 
 
 class VerificationError(Exception):
@@ -53,7 +63,7 @@ class Comparison:
     accuracy: float
 
 
-def compare(session: Session, expected: Tensor, split: Split) -> Comparison:
+def compare(session: Session, expected: Tensor, split: AnySplit) -> Comparison:
     """Run the exported graph over a split and compare with PyTorch.
 
     Args:
@@ -64,8 +74,11 @@ def compare(session: Session, expected: Tensor, split: Split) -> Comparison:
     Raises:
         VerificationError: A logit differs by more than ``TOLERANCE`` of the logit range.
     """
-    images: NDArray[np.uint8] = split.pixels.numpy()
-    parts = [session.run(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)]
+    parts = [
+        session.run(piece.cpu().numpy())
+        for chunk in split.chunks()
+        for piece in torch.split(chunk, _BATCH)
+    ]
     logits = np.concatenate([part.logits for part in parts])
     reference = expected.numpy()
     difference = float(np.abs(logits - reference).max())
@@ -79,11 +92,11 @@ def compare(session: Session, expected: Tensor, split: Split) -> Comparison:
     _check_probabilities(parts)
     first = logits.argmax(axis=1)
     return Comparison(
-        images=len(images),
+        images=len(split),
         max_abs_difference=difference,
         logit_range=logit_range,
         top1_agreement=float((first == reference.argmax(axis=1)).mean()),
-        accuracy=float((first == split.labels.numpy()).mean()),
+        accuracy=float((first == split.labels.cpu().numpy()).mean()),
     )
 
 
@@ -92,8 +105,8 @@ def check_operators(
 ) -> None:
     """Make sure that folding left the operators of the plain network and no others.
 
-    A negative scale may turn an Add into a Sub, a zero one takes the join and a projection away,
-    and one out of range keeps a Mul; nothing else may differ.
+    A negative scale may turn an Add into a Sub, a zero one takes the join and its shortcut away, and
+    one that does not fold keeps a Mul; nothing else may differ.
 
     Raises:
         VerificationError: Something else does.
@@ -104,15 +117,30 @@ def check_operators(
             expected["Add"] -= 1
         if block.join is Join.SUB:
             expected["Sub"] += 1
-        if block.join is Join.NONE and block.dropped_projection:
-            expected["Conv"] -= 1
-        if block.kept_mul != 1.0:
+        expected.subtract(_operators_of(block.dropped))
+        if block.kept_mul is not None:
             expected["Mul"] += 1
+    if (skip := folded.pixel_skip) is not None:
+        if skip.join is not Join.ADD:
+            expected["Add"] -= 1
+        if skip.join is Join.SUB:
+            expected["Sub"] += 1
+        expected["Mul"] += (skip.image_mul is not None) + (skip.drawn_mul is not None)
     if +expected != Counter(operators):
         raise VerificationError(
             f"the folded graph has the operators {operators}, not {dict(+expected)} as it should."
             " Nothing was written"
         )
+
+
+def _operators_of(shortcut: Conv | Padding | None) -> dict[str, int]:
+    """Operators of a shortcut in the graph."""
+    if shortcut is None:
+        return {}
+    if isinstance(shortcut, Conv):
+        return {"Conv": 1}
+    padded = bool(shortcut.before or shortcut.behind)
+    return {"MaxPool": int(shortcut.stride > 1), "Pad": int(padded)}
 
 
 def _check_probabilities(parts: list[Prediction]) -> None:
@@ -122,14 +150,26 @@ def _check_probabilities(parts: list[Prediction]) -> None:
             raise VerificationError("the probabilities are not the softmax of the logits")
 
 
-def traced_operators(network: CifarResNet) -> dict[str, int]:
+class _Tracer(fx.Tracer):
+    """Traces down to layers, of which Keras's batch norm is one."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.BatchNorm2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def traced_operators(network: AdaptiveNetwork) -> dict[str, int]:
     """Count the operators that PyTorch runs, in ONNX terms, by tracing the network."""
-    graph = fx.Tracer().trace(network)
     modules = dict(network.named_modules())
     counts: Counter[str] = Counter()
-    for node in graph.nodes:
+    for node in _Tracer().trace(network).nodes:
         if node.op == "call_module":
-            counts[_OPERATOR_OF[type(modules[str(node.target)]).__name__]] += 1
+            name = type(modules[str(node.target)]).__name__
         elif node.op == "call_function":
-            counts[_OPERATOR_OF[node.target.__name__]] += 1
+            name = node.target.__name__
+        elif node.op == "call_method":
+            name = str(node.target)
+        else:
+            continue
+        if name not in _NOT_COMPUTED:
+            counts[_OPERATOR_OF[name]] += 1
     return dict(sorted(counts.items()))

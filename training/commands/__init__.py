@@ -1,0 +1,1 @@
+"""The training commands; importing one needs no torch."""

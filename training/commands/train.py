@@ -1,0 +1,86 @@
+"""``adaresnet train``. Importing this file needs no torch; running the command does."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from service.cli import USAGE_ERROR, fail
+from training.commands.missing import missing
+
+_PROGRAM = "adaresnet train"
+_STOPPED = 130  # as a shell counts an interrupt
+
+
+def train(argv: list[str]) -> int:
+    """Train an adaptive residual network on labelled images."""
+    from pydantic import ValidationError
+
+    from training.config import load_config
+
+    recipe, rest = _split_recipe(argv)
+    try:
+        config = load_config(rest, recipe, program=_PROGRAM)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        message = first["msg"].removeprefix("Value error, ")
+        return fail(_PROGRAM, f"--{name}: {message}" if name else message, USAGE_ERROR)
+    except ValueError as error:
+        return fail(_PROGRAM, str(error), USAGE_ERROR)
+
+    if (line := missing("torch")) is not None:
+        return fail(_PROGRAM, line)
+    from tqdm import tqdm
+
+    from training import loop
+    from training.allocator import keep_freed_memory
+    from training.checkpoint import CheckpointError, checkpoint_path
+    from training.data.dataset import DataError
+    from training.errors import Stopped, TrainingError
+
+    keep_freed_memory()
+    stop = _stop_at_signals()
+    try:
+        state = loop.fit(config, lambda line: tqdm.write(line, file=sys.stderr), stop)
+    except (TrainingError, CheckpointError, DataError, OSError) as error:
+        return fail(_PROGRAM, str(error))
+    except Stopped as stopped:
+        hint = f"{stopped}; --resume goes on from there, in {config.out}"
+        return fail(_PROGRAM, hint, _STOPPED)
+    except KeyboardInterrupt:
+        saved = checkpoint_path(config.out).is_file()
+        hint = f"--resume goes on from the last save in {config.out}" if saved else "nothing saved"
+        return fail(_PROGRAM, f"stopped; {hint}", _STOPPED)
+    last = state.history[-1]
+    print(f"test accuracy {last.test_accuracy:.2%} after {last.epoch} epochs; run in {config.out}")
+    return 0
+
+
+def _stop_at_signals() -> Callable[[], bool]:
+    """Let the first Ctrl-C, or a SIGTERM, ask the run to save and stop; the second stops at once."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print(f"{_PROGRAM}: stopping behind this step; once more to stop at once", file=sys.stderr)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, ask)
+    return lambda: asked
+
+
+def _split_recipe(argv: list[str]) -> tuple[str | None, list[str]]:
+    """Take --recipe out: it says where values come from, and is none itself."""
+    parser = argparse.ArgumentParser(_PROGRAM, add_help=False, allow_abbrev=False)
+    parser.add_argument("--recipe")
+    args, rest = parser.parse_known_args(argv)
+    if {"-h", "--help"} & set(rest):
+        print("--recipe NAME|FILE  TOML file with values for the flags below\n")
+    return args.recipe, rest
