@@ -36,7 +36,7 @@ def main() -> None:
     args = parser.parse_args()
     with httpx.Client(base_url=args.url, timeout=120) as client:
         size = client.get(f"/v1/models/{args.model}").raise_for_status().json()["input"]
-        test = load_data(args.data, size["height"], Resize(), seed=0).test
+        test = load_data(args.data, size["height"], Resize(), seed=0).test.in_memory()
         pictures = [_png(pixels) for pixels in test.pixels.numpy()]
         for count in args.images_per_request:
             started = time.perf_counter()

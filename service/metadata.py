@@ -19,6 +19,8 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 METADATA_KEY = "adaresnet.metadata"
 SCHEMA_VERSION: Literal[1] = 1
 
+Precision = Literal["fp32", "fp16", "int8"]
+
 INPUT_NAME = "images"
 LOGITS_NAME = "logits"
 PROBABILITIES_NAME = "probabilities"
@@ -37,6 +39,12 @@ class Resize(_Record):
         description="Cut the largest centred part of the right shape, or change the shape.",
     )
     filter: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    crop: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="With center_crop, the share of that part's sides which is kept.",
+    )
 
 
 class Input(_Record):
@@ -110,6 +118,27 @@ class Verification(_Record):
     logit_range: float = Field(ge=0, description="largest minus smallest PyTorch logit")
     tolerance: float = Field(gt=0, description="largest difference allowed, of the logit range")
     top1_agreement: float = Field(ge=0, le=1)
+    reference_accuracy: float | None = Field(
+        default=None, ge=0, le=1, description="top-1 accuracy of PyTorch in float32 on these images"
+    )
+    batch_difference: float | None = Field(
+        default=None,
+        ge=0,
+        description="largest logit difference between images run one by one and 64 at a time",
+    )
+    rounded_difference: float | None = Field(
+        default=None,
+        ge=0,
+        description="fp16: largest logit difference to PyTorch when every activation is rounded to"
+        " float16, as a GPU does; a CPU computes in float32",
+    )
+    rounded_agreement: float | None = Field(default=None, ge=0, le=1, description="likewise")
+    calibration_images: int | None = Field(
+        default=None, ge=1, description="int8: training images that the ranges come from"
+    )
+    forced: str | None = Field(
+        default=None, description="the bound that is not kept, where the export was forced"
+    )
     operators_before: dict[str, int] = Field(description="the PyTorch network, traced")
     operators_after: dict[str, int] = Field(description="the exported graph")
     operators_plain_twin: dict[str, int] = Field(description="the same network with every w = 1")
@@ -122,6 +151,7 @@ class GoldenImage(_Record):
     media_type: str
     data: Base64Bytes
     logits: list[float]
+    label: str | None = Field(default=None, description="PyTorch's first class")
 
 
 class GoldenSet(_Record):
@@ -144,13 +174,27 @@ class ModelMetadata(_Record):
     accuracy: Accuracy | None = None
     verification: Verification | None = None
     golden: GoldenSet | None = None
+    precision: Precision | None = Field(
+        default=None, description="of weights and activations; older files don't state it: fp32"
+    )
+    file_digest: str | None = Field(
+        default=None,
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the whole file with these 64 digits as zeros",
+    )
 
     @model_validator(mode="after")
-    def _golden_logits_match_labels(self) -> Self:
+    def _golden_images_match_labels(self) -> Self:
         for index, image in enumerate(self.golden.images if self.golden else ()):
             if len(image.logits) != len(self.labels):
                 raise ValueError(
                     f"golden image {index} has {len(image.logits)} logits"
                     f" for {len(self.labels)} labels"
+                )
+            first = self.labels[image.logits.index(max(image.logits))]
+            if image.label not in (None, first):
+                raise ValueError(
+                    f"golden image {index} is {image.label!r}, and by the labels {first!r}: they"
+                    " were changed or reordered"
                 )
         return self

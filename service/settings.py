@@ -69,6 +69,10 @@ class Settings(
     repository_poll_s: float = Field(
         default=2.0, ge=0, description="seconds between looks for new models; 0: never look"
     )
+    probe_models: bool = Field(
+        default=True,
+        description="try every model file in a process of its own before it is loaded here",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod

@@ -1,7 +1,7 @@
 """Save and resume a run: one safetensors file, no pickle.
 
-Randomness needs no state in the file, because every step's generator follows from the run's seed and
-the step's place; the optimizer's state is saved with the weights.
+Randomness needs no state in the file, because every step's generator follows from the run's seed
+and the step's place; the optimizer's state is saved with the weights.
 """
 
 from __future__ import annotations

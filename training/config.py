@@ -17,6 +17,7 @@ from pydantic_settings import (
 from service.metadata import Resize
 from training.data.sizes import MAX_PX, MIN_PX
 from training.networks.presets import PRESETS
+from training.networks.scale_options import ScaleOptions
 
 RECIPES = Path(__file__).parent / "recipes"
 # Where things lie and how they are run on this machine, but not what is computed.
@@ -153,6 +154,9 @@ class TrainConfig(
     )
 
     epochs: int = Field(default=40, ge=1)
+    min_steps: int = Field(
+        default=0, ge=0, description="small sets get more epochs until there are this many steps"
+    )
     batch_size: int = Field(default=128, ge=2, description="images a step, of all processes")
     accumulate: int = Field(default=1, ge=1, description="parts that a batch is worked off in")
     last_batch: Literal["drop", "keep"] = Field(
@@ -222,6 +226,7 @@ class TrainConfig(
             raise ValueError(
                 "residual droppath freezes whole branches, so it drops per batch: --drop-per batch"
             )
+        _ = self.scales  # refuses first values out of their bound
         if self.residual_same_batch and self.residual_ratio > 1:
             raise ValueError("residual_same_batch needs residual_ratio 1")
         return self
@@ -244,11 +249,33 @@ class TrainConfig(
         return Resize(rule=self.resize_rule)
 
     @property
+    def scales(self) -> ScaleOptions:
+        """The learned weights of the joins."""
+        return ScaleOptions(
+            granularity=self.granularity,
+            placement=self.placement,
+            init=self.scale_init,
+            value=self.scale_value,
+            std=self.scale_std,
+            bound=self.scale_bound,
+        )
+
+    @property
     def rescales(self) -> bool:
         """Droppath divides what it keeps by the rate of being kept."""
         if self.drop_rescale is None:
             return self.droppath == "stochastic_depth"
         return self.drop_rescale
+
+    def steps_per_epoch(self, images: int) -> int:
+        """Batches in a pass over so many images."""
+        whole, rest = divmod(images, self.batch_size)
+        return whole + (rest > 0 and (self.last_batch == "keep" or whole == 0))
+
+    def for_images(self, images: int) -> Self:
+        """The configuration with as many epochs as ``min_steps`` asks for on so many images."""
+        least = -(-self.min_steps // max(1, self.steps_per_epoch(images)))
+        return self.model_copy(update={"epochs": max(self.epochs, least)})
 
     def portable(self) -> dict[str, Value]:
         """What decides the result: all but where things lie on this machine.

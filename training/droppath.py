@@ -1,8 +1,8 @@
 """Drop residual branches at random while training: stochastic depth and residual droppath.
 
 Neither knows a network: both turn the ``keep`` switch of its blocks. What is dropped in a step
-follows from the seed and the step's number alone, so a resumed run drops the same, and so does every
-process of a distributed one.
+follows from the seed and the step's number alone, so a resumed run drops the same, and so does
+every process of a distributed one.
 
 Stochastic depth: Huang et al. 2016 (arXiv 1603.09382). Residual droppath: Park 2024 (arXiv
 2411.09475), of which only the abstract was at hand; docs/training.md lists what was chosen where it
@@ -91,7 +91,8 @@ class Droppath:
         generator = generator_of(self._config.seed, 1, step)
         for block, rate in zip(self._blocks, self.rates, strict=True):
             kept = (torch.rand(images, 1, 1, 1, generator=generator) >= rate).float()
-            block.keep = (kept / (1 - rate) if self._config.rescales else kept).to(self._device)
+            keep = kept / (1 - rate) if self._config.rescales else kept
+            block.keep = keep.to(self._device, non_blocking=True)
 
     def _freeze(self, step: int) -> list[nn.Module]:
         """Let only the branches learn that the step before dropped; returns norms set to eval."""
@@ -111,7 +112,7 @@ class Droppath:
         if self._config.residual_norm == "batch":
             return []
         training = {id(m) for module in free for m in module.modules()}
-        norms = [
+        norms: list[nn.Module] = [
             module
             for module in self._network.modules()
             if isinstance(module, nn.BatchNorm2d) and id(module) not in training

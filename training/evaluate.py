@@ -42,15 +42,30 @@ def predict_logits(
 
 
 def split_logits(
-    network: nn.Module, normalize: Normalize, split: AnySplit, *, grey: bool
+    network: nn.Module,
+    normalize: Normalize,
+    split: AnySplit,
+    *,
+    grey: bool,
+    batch_size: int = 500,
 ) -> Tensor:
     """``predict_logits`` over a whole split, in memory or streamed."""
     return torch.cat(
-        [predict_logits(network, normalize, chunk, grey=grey) for chunk in split.chunks()]
+        [
+            predict_logits(network, normalize, chunk, grey=grey, batch_size=batch_size)
+            for chunk in split.chunks()
+        ]
     )
 
 
-def accuracy(network: nn.Module, normalize: Normalize, split: AnySplit, *, grey: bool) -> float:
-    """Top-1 accuracy on a split, in [0, 1]."""
-    logits = split_logits(network, normalize, split, grey=grey)
+def accuracy(
+    network: nn.Module,
+    normalize: Normalize,
+    split: AnySplit,
+    *,
+    grey: bool,
+    batch_size: int = 500,
+) -> float:
+    """Top-1 accuracy on a split, in [0, 1]; ``batch_size`` images a step."""
+    logits = split_logits(network, normalize, split, grey=grey, batch_size=batch_size)
     return float((logits.argmax(dim=1) == split.labels.cpu()).double().mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -27,7 +28,8 @@ class Journal:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(str(folder), purge_step=resumed_at or None)
+            # Hides what an earlier process logged at this step or behind it.
+            self._events = SummaryWriter(str(folder), purge_step=resumed_at + 1)
 
     def step(
         self,
@@ -78,11 +80,15 @@ class Journal:
             self._scalar(f"scale/{name}", sum(values) / len(values), step)
 
     def _rows_before(self, step: int) -> list[str]:
+        """Rows up to a step; one that was being written when the run was killed is no JSON."""
         if not self._path.is_file():
             return []
-        rows = self._path.read_text().splitlines()
-        # A row that was being written when the run was killed is no JSON, and the last.
-        return [row for row in rows if row.endswith("}") and json.loads(row)["step"] <= step]
+        kept = []
+        for row in self._path.read_text().splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                if json.loads(row)["step"] <= step:
+                    kept.append(row)
+        return kept
 
 
 def as_recipe(state: RunState) -> str:
@@ -91,5 +97,10 @@ def as_recipe(state: RunState) -> str:
     JSON's numbers, booleans and strings are TOML's too.
     """
     config = {name: value for name, value in state.config.portable().items() if value is not None}
-    lines = [f"{name} = {json.dumps(value)}" for name, value in config.items()]
-    return "\n".join([f"# data: {state.data_name}, digest {state.data_digest}", *lines]) + "\n"
+    lines = [f"# data: {state.data_name}, digest {state.data_digest}"]
+    if state.started_from is not None:
+        lines.append(f"# started from: {state.started_from}")
+    if state.processes > 1:
+        lines.append(f"# in {state.processes} processes: fewer or more draw other random numbers")
+    lines += [f"{name} = {json.dumps(value)}" for name, value in config.items()]
+    return "\n".join(lines) + "\n"

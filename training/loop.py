@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +18,13 @@ from training.data.batches import read_batches
 from training.data.dataset import ImageData, Split
 from training.errors import Stopped, TrainingError
 from training.evaluate import accuracy
+from training.health import check_finite, check_weights
 from training.journal import Journal
-from training.needs import say_duration
+from training.needs import evaluation_images, say_duration
 from training.networks.network import scale_values
+from training.networks.registry import find_network
 from training.optim import learning_rate
-from training.processes import Processes, join_processes
+from training.processes import Agreement, Processes, join_processes
 from training.randomness import generator_of
 from training.start import check_writable, choose_device, load_run_data, start_run
 from training.step import Trainer, train_step, training_views
@@ -80,6 +81,10 @@ def fit(config: TrainConfig, say: Say, stop: Callable[[], bool] = lambda: False)
         CheckpointError: ``config.resume`` and there is nothing to resume.
         Stopped: ``stop`` said so; ``--resume`` goes on from the very step.
     """
+    try:
+        find_network(config.network)
+    except ValueError as error:
+        raise TrainingError(str(error)) from error
     processes = join_processes(choose_device(config))
     if not processes.is_main:
         say = _be_quiet
@@ -89,10 +94,11 @@ def fit(config: TrainConfig, say: Say, stop: Callable[[], bool] = lambda: False)
         f"data: {data.name}, {len(data.train)} training and {len(data.test)} test images"
         f" ({data.test_name}), {len(data.class_names)} classes, {data.train.image_px} px"
     )
+    config = config.for_images(len(data.train))
     state, trainer = start_run(config, data, processes, say)
     say(_describe(trainer))
     data = _resident(data, processes.device)
-    steps_a_epoch = len(_batches(0, config, len(data.train)))
+    steps_a_epoch = len(_batches(0, config, len(data.train), processes.count))
     done = state.epochs_done * steps_a_epoch + (state.partial.steps if state.partial else 0)
     journal = None
     if processes.is_main:
@@ -108,6 +114,7 @@ def fit(config: TrainConfig, say: Say, stop: Callable[[], bool] = lambda: False)
     finally:
         if journal is not None:
             journal.close()
+    processes.leave()
     return state
 
 
@@ -116,13 +123,18 @@ def _run_epoch(epoch: int, state: RunState, run: Run) -> RunState:
     started = time.perf_counter()
     before = state.partial.duration_s if state.partial else 0.0
     totals, steps = train_epoch(epoch, run, state)
-    loss, right, images = trainer.processes.total(totals).tolist()
+    check_weights(trainer, epoch)
+    loss, right, images = totals.tolist()
     if config.reestimate_norm and epoch + 1 == config.epochs:
         reestimate_norms(trainer.evaluated, _norm_inputs(run))
     test_accuracy = 0.0
     if trainer.processes.is_main:
         test_accuracy = accuracy(
-            trainer.evaluated, trainer.normalize, run.data.test, grey=state.grey
+            trainer.evaluated,
+            trainer.normalize,
+            run.data.test,
+            grey=state.grey,
+            batch_size=evaluation_images(config, trainer.processes.count),
         )
     record = EpochRecord(
         epoch=epoch + 1,
@@ -156,7 +168,7 @@ def train_epoch(epoch: int, run: Run, state: RunState | None = None) -> tuple[Te
         state: What to save when the run is stopped; its ``partial`` epoch is gone on with.
 
     Returns:
-        Summed loss, right answers on augmented images, and images, float64 [3], of this process;
+        Summed loss, right answers on augmented images, and images, float64 [3], of all processes;
         and the number of steps.
 
     Raises:
@@ -164,7 +176,7 @@ def train_epoch(epoch: int, run: Run, state: RunState | None = None) -> tuple[Te
         Stopped: The run was asked to stop.
     """
     trainer, config = run.trainer, run.config
-    batches = _batches(epoch, config, len(run.data.train))
+    batches = _batches(epoch, config, len(run.data.train), trainer.processes.count)
     steps = config.epochs * len(batches)
     partial = state.partial if state is not None else None
     skip = partial.steps if partial else 0
@@ -172,7 +184,7 @@ def train_epoch(epoch: int, run: Run, state: RunState | None = None) -> tuple[Te
     if partial and trainer.processes.is_main:
         totals += totals.new_tensor([partial.loss, partial.right, partial.images])
     shares = [_share(batch, trainer.processes) for batch in _seen(batches, epoch, run)]
-    progress = _Progress(run, epoch, batches, skip)
+    progress, agreement = _Progress(run, epoch, batches, skip, totals), Agreement(trainer.processes)
     trainer.network.train()
     for number, (pixels, labels) in enumerate(
         read_batches(run.data.train, shares[skip:], trainer.device, config.workers), start=skip
@@ -182,22 +194,27 @@ def train_epoch(epoch: int, run: Run, state: RunState | None = None) -> tuple[Te
         views = training_views(pixels, shares[number], epoch, config, generator)
         totals += train_step(trainer, views, labels, step, steps, generator)
         progress.step(number, step, totals)
-        if state is not None and _should_stop(run, number):
+        if state is not None and agreement.stops(run.stop()):
             progress.close()
             _save_partial(state, run, number + 1, totals, progress.elapsed_s)
     progress.close()
-    _check_finite(totals, epoch, config)
+    totals = trainer.processes.total(totals)
+    check_finite(totals, epoch, config)
     return totals, len(batches)
 
 
-def _batches(epoch: int, config: TrainConfig, images: int) -> list[Tensor]:
-    """The epoch's batches in order: positions in the training set, int64 [B] each."""
+def _batches(epoch: int, config: TrainConfig, images: int, processes: int) -> list[Tensor]:
+    """The epoch's batches in order: positions in the training set, int64 [B] each.
+
+    Every batch is a multiple of the processes, because their gradients are averaged as equals.
+    """
     order = torch.randperm(images, generator=generator_of(config.seed, 4, epoch))
     batches = list(torch.split(order, config.batch_size))
     short = len(batches[-1]) < config.batch_size
     if len(batches) > 1 and short and config.last_batch == "drop":
         batches.pop()  # a batch of a few images would upset batch norm
-    return batches
+    batches[-1] = batches[-1][: len(batches[-1]) // processes * processes]
+    return batches if len(batches[-1]) else batches[:-1]
 
 
 def _seen(batches: Sequence[Tensor], epoch: int, run: Run) -> Iterator[Tensor]:
@@ -216,11 +233,13 @@ def _share(batch: Tensor, processes: Processes) -> Tensor:
 class _Progress:
     """The progress bar, the log rows between epochs, and the estimate of the time."""
 
-    def __init__(self, run: Run, epoch: int, batches: Sequence[Tensor], skip: int) -> None:
+    def __init__(
+        self, run: Run, epoch: int, batches: Sequence[Tensor], skip: int, totals: Tensor
+    ) -> None:
         self._run, self._config = run, run.config
         self._batches, self._skip = batches, skip
         self._started = time.perf_counter()
-        self._last = torch.zeros(3, dtype=torch.float64), self._started
+        self._last = run.trainer.processes.total(totals).cpu().clone(), self._started
         self._bar = tqdm(
             total=sum(map(len, batches)),
             initial=sum(map(len, batches[:skip])),
@@ -247,21 +266,18 @@ class _Progress:
         self._bar.update(len(self._batches[number]))
         taken = number - self._skip + 1
         if taken == _WARM_STEPS:
-            totals.cpu()  # a GPU finishes what it was given
+            self._show(self._run.trainer.processes.total(totals))  # a GPU gets done
             self._warm = time.perf_counter()
         if self._epoch == self._run.first_epoch and taken == _WARM_STEPS + _TIMED_STEPS:
             self._estimate(totals)
         if (number + 1) % LOG_STEPS and number + 1 != len(self._batches):
             return
-        _check_finite(totals, self._epoch, self._config)
+        totals = self._run.trainer.processes.total(totals)
+        check_finite(totals, self._epoch, self._config)
         now = time.perf_counter()
-        new = (totals.cpu() - self._last[0]).tolist()
-        images_per_s = new[2] * self._run.trainer.processes.count / (now - self._last[1])
+        loss, accuracy, images = self._show(totals)
+        images_per_s = images / (now - self._last[1])
         self._last = totals.cpu().clone(), now
-        if new[2] == 0:
-            return
-        loss, accuracy = new[0] / new[2], new[1] / new[2]
-        self._bar.set_postfix(loss=f"{loss:.3f}", acc=f"{accuracy:.1%}")
         if self._run.journal is not None:
             steps = self._config.epochs * len(self._batches)
             self._run.journal.step(
@@ -276,6 +292,13 @@ class _Progress:
     def close(self) -> None:
         """Take the bar away."""
         self._bar.close()
+
+    def _show(self, totals: Tensor) -> tuple[float, float, float]:
+        """Show means since the last row: loss, accuracy; returns them, and the images."""
+        loss, right, images = (totals.cpu() - self._last[0]).tolist()
+        loss, accuracy = loss / images, right / images
+        self._bar.set_postfix(loss=f"{loss:.3f}", acc=f"{accuracy:.1%}")
+        return loss, accuracy, images
 
     def _estimate(self, totals: Tensor) -> None:
         """Say how long the run will take."""
@@ -295,9 +318,12 @@ def _save_partial(state: RunState, run: Run, steps: int, totals: Tensor, elapsed
         Stopped: Always.
         TrainingError: The loss is not finite, so there is nothing worth saving.
     """
-    _check_finite(totals, state.epochs_done, run.config)
+    processes = run.trainer.processes
+    totals = processes.total(totals)
+    check_finite(totals, state.epochs_done, run.config)
+    check_weights(run.trainer, state.epochs_done)
     before = state.partial.duration_s if state.partial else 0.0
-    loss, right, images = run.trainer.processes.total(totals).tolist()
+    loss, right, images = totals.tolist()
     if run.journal is not None:
         partial = PartialEpoch(
             steps=steps, loss=loss, right=right, images=images, duration_s=before + elapsed_s
@@ -305,34 +331,16 @@ def _save_partial(state: RunState, run: Run, steps: int, totals: Tensor, elapsed
         trainer = run.trainer
         stopped = state.model_copy(update={"partial": partial})
         save_checkpoint(stopped, trainer.network, trainer.optimizer, _averaged(trainer))
+    processes.wait()  # a launcher ends the others once the first has left
+    processes.leave()
     raise Stopped(f"stopped in epoch {state.epochs_done + 1} after {steps} of its steps")
-
-
-def _should_stop(run: Run, number: int) -> bool:
-    """All processes must stop behind the same step, so several agree on it, now and then."""
-    processes = run.trainer.processes
-    if processes.count == 1:
-        return run.stop()
-    if (number + 1) % LOG_STEPS:
-        return False
-    flag = torch.tensor(float(run.stop()), dtype=torch.float64, device=processes.device)
-    return bool(processes.total(flag) > 0)
-
-
-def _check_finite(totals: Tensor, epoch: int, config: TrainConfig) -> None:
-    loss = float(totals[0])
-    if not math.isfinite(loss):
-        raise TrainingError(
-            f"the loss is {loss} in epoch {epoch + 1}: lower --learning-rate, or try --clip-norm."
-            + (f" The epoch before is kept in {config.out}" if epoch else "")
-        )
 
 
 def _norm_inputs(run: Run) -> Iterator[Tensor]:
     """Training images as they are, for batch norm's statistics."""
     trainer = run.trainer
     grey = trainer.normalize.mean.numel() == 1
-    batches = _batches(0, run.config, len(run.data.train))[:_NORM_BATCHES]
+    batches = _batches(0, run.config, len(run.data.train), 1)[:_NORM_BATCHES]
     for pixels, _ in read_batches(run.data.train, batches, trainer.device, run.config.workers):
         yield trainer.normalize(to_channels(pixels, grey=grey))
 

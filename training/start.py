@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -20,11 +21,10 @@ from training.data.augment import Normalize, channel_statistics, to_channels
 from training.data.dataset import ImageData, LoadOptions, Split, load_data
 from training.droppath import Droppath
 from training.errors import TrainingError
-from training.needs import estimate_memory, free_bytes
+from training.needs import estimate_memory, free_bytes, say_fitting
 from training.networks.fast import WhiteningStem
 from training.networks.network import NetworkOptions, scale_values
 from training.networks.registry import AdaptiveNetwork, build_network
-from training.networks.shortcut import ScaleOptions
 from training.optim import build_optimizer
 from training.processes import Processes
 from training.step import Trainer
@@ -71,7 +71,8 @@ def start_run(
                 f"{config.out} holds a run already: add --resume, or choose another --out"
             )
         state = _fresh(config, data, processes)
-    check_memory(state, data, processes.device, say)
+    state = _shared(state, processes, say)
+    check_memory(state, data, processes, say)
     torch.manual_seed(config.seed)
     network = network_of(state)
     normalize = Normalize(state.mean, state.std)
@@ -118,14 +119,7 @@ def network_of(state: RunState) -> AdaptiveNetwork:
             classes=len(state.class_names),
             image_px=state.image_px,
             width=config.width,
-            scales=ScaleOptions(
-                granularity=config.granularity,
-                placement=config.placement,
-                init=config.scale_init,
-                value=config.scale_value,
-                std=config.scale_std,
-                bound=config.scale_bound,
-            ),
+            scales=config.scales,
             shortcut=config.shortcut,
             zero_gamma=config.zero_gamma,
         )
@@ -134,7 +128,7 @@ def network_of(state: RunState) -> AdaptiveNetwork:
         raise TrainingError(str(error)) from error
 
 
-def check_memory(state: RunState, data: ImageData, device: torch.device, say: Say) -> None:
+def check_memory(state: RunState, data: ImageData, processes: Processes, say: Say) -> None:
     """State what the run needs, and refuse what can't fit.
 
     Raises:
@@ -142,7 +136,7 @@ def check_memory(state: RunState, data: ImageData, device: torch.device, say: Sa
     """
     with torch.device("meta"):
         network = network_of(state)
-    config = state.config
+    config, device = state.config, processes.device
     held = data.train.pixels.nbytes if isinstance(data.train, Split) else 0
     # On the CPU the pixels are there already, and out of what is free.
     need = estimate_memory(
@@ -150,20 +144,36 @@ def check_memory(state: RunState, data: ImageData, device: torch.device, say: Sa
         network,
         (1 if state.grey else 3, state.image_px, state.image_px),
         held if device.type != "cpu" else 0,
+        processes.count,
     )
     free = free_bytes(device)
-    known = "" if free is None else f"; {free / 1e9:.1f} GB are free"
-    say(f"needs {need}{known}")
+    if free is not None and device.type == "cpu":
+        free //= processes.on_machine
+    each = " a process" if processes.count > 1 else ""
+    known = "" if free is None else f"; {free / 1e9:.1f} GB are free{each}"
+    say(f"needs {need}{each}{known}")
     if free is not None and need.total > free:
-        images = config.batch_size // config.accumulate
-        room = max(free - need.data - need.weights, 0)
-        fitting = int(images * 0.9 * room / max(need.activations, 1))
-        hint = (
-            f"about {fitting} images at a time fit: lower --batch-size, or raise --accumulate"
-            if fitting >= 2
-            else "not even small batches fit: choose a smaller network or --image-px"
+        raise TrainingError(
+            f"this run needs {need}{each}, and {free / 1e9:.1f} GB are free;"
+            f" {say_fitting(need, free, config, processes.count)}"
         )
-        raise TrainingError(f"this run needs {need}, and {free / 1e9:.1f} GB are free; {hint}")
+
+
+def _shared(state: RunState, processes: Processes, say: Say) -> RunState:
+    """The state with the number of processes that go on with it.
+
+    Raises:
+        TrainingError: A batch can't be shared equally.
+    """
+    count, images = processes.count, state.config.batch_size
+    if images % count:
+        raise TrainingError(
+            f"a batch of {images} can't be shared equally by {count} processes: make --batch-size"
+            f" a multiple of {count}"
+        )
+    if state.processes != count:
+        say(f"{state.processes} processes began this run and {count} go on: other random numbers")
+    return state.model_copy(update={"processes": count})
 
 
 def _compiles(config: TrainConfig, images: int, device: torch.device) -> bool:
@@ -255,11 +265,14 @@ def _origin(config: TrainConfig) -> str | None:
 def _commit() -> dict[str, str]:
     """The commit of this code, where it runs from a git checkout."""
     here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    git = shutil.which("git")
+    if git is None:
+        return {}
+    command = [git, "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
         tracked = subprocess.run(  # noqa: S603
-            ["git", "-C", str(here), "ls-files", "--error-unmatch", "start.py"],
+            [git, "-C", str(here), "ls-files", "--error-unmatch", "start.py"],
             capture_output=True,
             timeout=10,
             check=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -64,8 +65,7 @@ class Trainer:
         """The network to evaluate and to export: the average where there is one."""
         if self.averaged is None:
             return self.network
-        averaged: AdaptiveNetwork = self.averaged.network
-        return averaged
+        return cast(AdaptiveNetwork, self.averaged.network)
 
 
 def training_views(
@@ -152,7 +152,7 @@ def _backward(
         loss = own * loss + (1 - own) * _cross_entropy(logits, labels[partner], config)
     trainer.scaler.scale(loss.mean() * share).backward()  # type: ignore[no-untyped-call]
     right = (logits.argmax(dim=1) == labels).sum().double()
-    images = torch.tensor(len(labels), dtype=torch.float64, device=right.device)
+    images = right.new_full((), len(labels))  # made on the device: no copy to wait for
     return torch.stack([loss.detach().double().sum(), right, images])
 
 

@@ -72,6 +72,7 @@ def engine_options(settings: Settings) -> EngineOptions:
             default_model=settings.default_model,
             sessions=SessionOptions(settings.device, settings.threads or cpus),
             max_batch_size=settings.max_batch_size,
+            probe=settings.probe_models,
         ),
         admission=AdmissionLimits(settings.max_queue_size, settings.max_pixel_bytes),
         decode_threads=cpus,

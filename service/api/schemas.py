@@ -108,11 +108,16 @@ class VersionInfo(BaseModel):
     version: int
     ready: bool
     digest: str | None = Field(default=None, description="SHA-256 of the file that answers")
+    config_digest: str | None = Field(
+        default=None, description="SHA-256 of the config.toml and label file that go with it"
+    )
     golden_difference: float | None = Field(
         default=None,
         description="largest logit difference to PyTorch on the golden images, on this device",
     )
-    error: str | None = Field(default=None, description="why the file on disk can't be served")
+    error: str | None = Field(
+        default=None, description="why the file on disk can't be served, and what helps"
+    )
 
 
 class ModelInfo(BaseModel):

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from service.api.schemas import Health, InputInfo, ModelInfo, ModelList, Problem, VersionInfo
 from service.engine.predictor import Predictor
 from service.engine.repository import Entry
+from service.metadata import Resize
 
 router = APIRouter(tags=["status"])
 
@@ -76,7 +77,7 @@ def describe(name: str, versions: Mapping[int, Entry]) -> ModelInfo:
             width=size.width,
             datatype=size.datatype,
             layout=size.layout,
-            resize=f"{size.resize.rule}, {size.resize.filter}",
+            resize=_resize_rule(size.resize),
         ),
         accuracy=metadata.accuracy,
         shortcut_scales=architecture.shortcut_scales if architecture else None,
@@ -89,9 +90,15 @@ def _describe_version(number: int, entry: Entry) -> VersionInfo:
         version=number,
         ready=entry.ready is not None,
         digest=entry.ready.digest if entry.ready else None,
+        config_digest=entry.ready.config_digest if entry.ready else None,
         golden_difference=entry.ready.golden_difference if entry.ready else None,
-        error=entry.error.detail if entry.error else None,
+        error=f"{entry.error.detail} {entry.error.hint}" if entry.error else None,
     )
+
+
+def _resize_rule(resize: Resize) -> str:
+    kept = f", {resize.crop:g} of it" if resize.crop < 1 else ""
+    return f"{resize.rule}{kept}, {resize.filter}"
 
 
 def _predictor(request: Request) -> Predictor:

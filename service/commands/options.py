@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+from pathlib import Path
 from typing import Any
 
-from service.settings import ENV_PREFIX, Settings, load_settings
+from service.settings import ENV_PREFIX, Settings, default_repository, load_settings
 
 
 def add_model_source(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +47,10 @@ def local_settings(args: argparse.Namespace) -> Settings:
     settings = load_settings(flags, program="adaresnet")
     if not settings.repository.is_dir():
         raise ValueError(f"models: {settings.repository} is no folder")
-    # A command has one request, which may take its time.
-    return settings.model_copy(update={"request_timeout_s": 24 * 3600.0})
+    # A command has one request, which may take its time, and no others that a bad file could harm.
+    return settings.model_copy(
+        update={"request_timeout_s": 24 * 3600.0, "probe_models": False},
+    )
 
 
 def from_server(method: str, url: str, route: str, **request: Any) -> dict[str, Any]:
@@ -68,3 +72,33 @@ def from_server(method: str, url: str, route: str, **request: Any) -> dict[str, 
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{url} is not a server of this kind") from None
     raise ValueError(refusal)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument(
+        "--device",
+        type=_device,
+        default=os.environ.get(ENV_PREFIX + "DEVICE", "auto"),
+        help="where to run: auto, cpu or cuda (default: auto)",
+    )
+
+
+def _device(value: str) -> str:
+    # argparse holds a default to its type, but not to its choices.
+    if value not in ("auto", "cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"{value!r} is none of auto, cpu and cuda")
+    return value
+
+
+def repository_of(models: Path | None) -> Path:
+    """The model repository that --models, its twin in the environment, or the default means."""
+    named = os.environ.get(ENV_PREFIX + "MODELS")
+    return models or (Path(named) if named else default_repository())
+
+
+def missing_runtime() -> str | None:
+    """One line where ONNX Runtime is not installed, else None."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return "ONNX Runtime is missing: install adaresnet[cpu] or adaresnet[gpu]"
+    return None

@@ -159,13 +159,14 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _fitted(image: Image.Image, height: int, width: int, resize: Resize) -> Image.Image:
+    # Whoever sends the network's own size has cropped already.
     if image.size == (width, height):
         return image
     box = (0.0, 0.0, float(image.width), float(image.height))
     if resize.rule == "center_crop":
         # Crop and resize in one step: resizing a 1 x 40,000,000 strip by its shorter side first
         # would need gigabytes.
-        scale = min(image.width / width, image.height / height)
+        scale = min(image.width / width, image.height / height) * resize.crop
         left, top = (image.width - width * scale) / 2, (image.height - height * scale) / 2
         box = (left, top, left + width * scale, top + height * scale)
     return image.resize((width, height), _RESAMPLING[resize.filter], box=box)

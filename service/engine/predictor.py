@@ -99,7 +99,8 @@ class Predictor:
                 ) from None
 
     def close(self) -> None:
-        """Let the pools' threads end once they are idle."""
+        """Let the pools' threads end once they are idle, and a refresh that is under way."""
+        self.repository.close()
         self._decode_pool.shutdown(wait=False, cancel_futures=True)
         self._run_pool.shutdown(wait=False, cancel_futures=True)
 

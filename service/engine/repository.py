@@ -1,15 +1,14 @@
 """The model repository: ``<root>/<name>/<version>/model.onnx``, watched while serving.
 
-A version is ready once it is loaded and its golden images came out right on the device that
-serves. Readers see one immutable catalog; a refresh builds the next one and swaps it in. A request
-keeps the version that it began with, so nothing is dropped when a version is replaced or removed.
+A version is ready once it was tried in a process of its own, is loaded, and its golden images came
+out right on the device that serves. Readers see one immutable catalog; a refresh builds the next
+one and swaps it in. A request keeps the version that it began with, so nothing is dropped when a
+version is replaced or removed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service.engine.batcher import Batcher
+from service.engine.bundle import Bundle, Stamp, read_bundle, take_stamp, unchanged
 from service.engine.errors import (
     DeviceError,
     ModelLoadError,
@@ -26,16 +26,17 @@ from service.engine.errors import (
     VersionNotFoundError,
 )
 from service.engine.golden import replay_golden_images
+from service.engine.onnx_file import check_model_file
+from service.engine.probe import Probe, Tried
+from service.engine.scan import scan
 from service.engine.session import Session, SessionOptions
-from service.metadata import MODEL_FILE, MODEL_NAME
+from service.metadata import MODEL_FILE
 
 # What kept a file from loading may pass without the file changing: memory, open files, a device.
+# Each try that fails doubles the time until the next, for the file may be one that takes long.
 RETRY_S = 60.0
-# A number in its one usual form, so that no two folders mean the same version.
-_VERSION = re.compile(r"[1-9][0-9]{0,8}|0")
+_MAX_RETRY_S = 3600.0
 _logger = logging.getLogger(__name__)
-
-_Stamp = tuple[int, int, int, int]  # inode, size, mtime, ctime: changes whenever the file does
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,14 @@ class RepositoryOptions:
         default_model: Answers requests that name no model; None: the first by name.
         sessions: How files are loaded.
         max_batch_size: Images of one run.
+        probe: Try every file in a process of its own before it is loaded here.
     """
 
     root: Path
     default_model: str | None
     sessions: SessionOptions
     max_batch_size: int
+    probe: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class ReadyVersion:
         session: The loaded file.
         batcher: The way in.
         golden_difference: Largest logit difference on the golden images; None without any.
+        config_digest: SHA-256 of its ``config.toml`` and label file, hex; None without one.
     """
 
     name: str
@@ -74,6 +78,7 @@ class ReadyVersion:
     session: Session
     batcher: Batcher
     golden_difference: float | None
+    config_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,11 @@ class Entry:
     It is both when a changed file can't be loaded and the one before goes on serving.
     """
 
-    stamp: _Stamp
+    stamp: Stamp
     ready: ReadyVersion | None
     error: ServiceError | None
     retry_at_s: float = float("inf")
+    failures: int = 0
 
 
 Catalog = Mapping[str, Mapping[int, Entry]]
@@ -103,6 +109,7 @@ class ModelRepository:
         self._sessions = options.sessions
         self._device_settled = False
         self._pool = pool
+        self._probe = Probe() if options.probe else None
         self._required: frozenset[str] | None = None
         self._skipped: set[Path] = set()
 
@@ -115,9 +122,21 @@ class ModelRepository:
             OSError: The folder can't be read; what is loaded goes on serving.
             DeviceError: The demanded device can't be used.
         """
+        try:
+            self._refresh()
+        finally:
+            if self._probe:
+                self._probe.rest()
+
+    def close(self) -> None:
+        """Let a refresh that is under way come to its end soon. Safe from another thread."""
+        if self._probe:
+            self._probe.close()
+
+    def _refresh(self) -> None:
         old = self.catalog
         new: dict[str, dict[int, Entry]] = {}
-        found, skipped, unreadable = _scan(self.root)
+        found, skipped, unreadable = scan(self.root)
         for path in sorted(skipped - self._skipped):
             _logger.warning("%r is no readable <name>/<version>/%s", str(path), MODEL_FILE)
         self._skipped = skipped
@@ -205,15 +224,15 @@ class ModelRepository:
         return catalog[name]
 
     def _entry(self, name: str, version: int, path: Path, before: Entry | None) -> Entry | None:
+        again = before is not None and unchanged(before.stamp)
+        if before and again and time.monotonic() < before.retry_at_s:
+            return before
         try:
-            stat = path.stat()
+            stamp = take_stamp(path)
         except FileNotFoundError:
             return None  # removed since the scan
         except OSError as error:
-            return before or Entry((0, 0, 0, 0), None, _unreadable(error))
-        stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        if before and before.stamp == stamp and time.monotonic() < before.retry_at_s:
-            return before
+            return before or Entry(((path, None),), None, _unreadable(error))
         try:
             ready = self._load(name, version, path)
         except DeviceError:
@@ -221,40 +240,47 @@ class ModelRepository:
         except Exception as error:  # whatever one file does, the others are served
             failure = error if isinstance(error, ServiceError) else _broken(error)
             _logger.error(
-                "model %s version %d is not served: %s",
+                "model %s version %d is not served: %s %s",
                 name,
                 version,
                 failure.detail,
+                failure.hint,
                 exc_info=None if failure is error else error,
             )
-            retry_at_s = time.monotonic() + RETRY_S
-            return Entry(stamp, before.ready if before else None, failure, retry_at_s)
+            failures = before.failures + 1 if before and again else 1
+            retry_at_s = time.monotonic() + min(RETRY_S * 2 ** (failures - 1), _MAX_RETRY_S)
+            return Entry(stamp, before.ready if before else None, failure, retry_at_s, failures)
         _logger.info("model %s version %d is ready on %s", name, version, ready.session.provider)
         return Entry(stamp, ready, None)
 
     def _load(self, name: str, version: int, path: Path) -> ReadyVersion:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise _unreadable(error) from error
-        session = self._open(data)
+        tried = self._probe.try_out(path) if self._probe else None
+        bundle = read_bundle(path)
+        if tried is None:
+            check_model_file(bundle.model)
+        elif tried != Tried(bundle.digest, bundle.config_digest):
+            raise ModelLoadError(
+                "The file changed while it was being loaded.", hint="It is loaded again at once."
+            )
+        session = self._open(bundle)
         return ReadyVersion(
             name=name,
             version=version,
-            digest=hashlib.sha256(data).hexdigest(),
+            digest=bundle.digest,
             session=session,
             golden_difference=replay_golden_images(session),
             batcher=Batcher(session.run, self._pool, self._options.max_batch_size),
+            config_digest=bundle.config_digest,
         )
 
-    def _open(self, data: bytes) -> Session:
+    def _open(self, bundle: Bundle) -> Session:
         """Load a file on the device that the first file settled.
 
         A later file that fails there is that file's trouble (too large for the memory that is
         left, say): it neither ends the service nor silently goes to the CPU.
         """
         try:
-            session = Session(data, self._sessions)
+            session = Session(bundle.model, self._sessions, bundle.config)
         except DeviceError as error:
             if self._device_settled:
                 raise ModelLoadError(error.detail, hint=error.hint) from error
@@ -279,32 +305,3 @@ def _broken(error: Exception) -> ModelLoadError:
         f"The file can't be loaded ({type(error).__name__}).",
         hint="The file is damaged; export it again.",
     )
-
-
-def _scan(root: Path) -> tuple[list[tuple[str, int, Path]], set[Path], set[str]]:
-    """Every ``<name>/<integer>/model.onnx`` under ``root``, sorted, and what is none of them.
-
-    The third part names the models whose folders can't be read.
-    """
-    found: list[tuple[str, int, Path]] = []
-    skipped: set[Path] = set()
-    unreadable: set[str] = set()
-    # iterdir raises where glob would find nothing: a folder that can't be read is not an empty one.
-    for model in root.iterdir():
-        if not model.is_dir():
-            continue
-        if not MODEL_NAME.fullmatch(model.name):
-            skipped.add(model)
-            continue
-        try:
-            folders = list(model.iterdir())
-        except OSError:
-            unreadable.add(model.name)
-            continue
-        for folder in folders:
-            path = folder / MODEL_FILE
-            if _VERSION.fullmatch(folder.name) and path.is_file():
-                found.append((model.name, int(folder.name), path))
-            elif not folder.name.startswith("."):  # a version that is being written
-                skipped.add(folder)
-    return sorted(found), skipped | {root / name for name in unreadable}, unreadable

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.engine.errors import DeviceError, InferenceError, ModelLoadError
+from service.engine.foreign import ForeignGraph
+from service.engine.signature import misfit
 from service.metadata import (
     INPUT_NAME,
     LOGITS_NAME,
@@ -24,6 +26,7 @@ from service.metadata import (
     PROBABILITIES_NAME,
     ModelMetadata,
 )
+from service.model_config import ModelConfig
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -60,24 +63,41 @@ class Prediction:
 class Session:
     """A model that is loaded and ready to run. Safe to call from several threads.
 
+    A file of our own says all about itself; any other needs a configuration, and is tried on random
+    pictures.
+
     Attributes:
-        metadata: What the file says about itself.
+        metadata: What the file says about itself, or its configuration about it.
         provider: The execution provider that the session really has, never the configured one.
         device: The same as a choice: ``cuda`` or ``cpu``.
     """
 
-    def __init__(self, model: bytes | Path, options: SessionOptions) -> None:
+    def __init__(
+        self, model: bytes | Path, options: SessionOptions, config: ModelConfig | None = None
+    ) -> None:
         """Load a model file or its bytes.
 
         Raises:
-            ModelLoadError: No ONNX model, or one without our metadata, inputs or outputs.
+            ModelLoadError: No ONNX model; one without our metadata, inputs or outputs and without a
+                configuration; or one that its configuration doesn't fit.
             DeviceError: ``options.device`` is ``cuda`` and CUDA can't be used.
         """
-        self._session = _create(model, options)
+        self._session = open_graph(model, options)
         self.provider: str = self._session.get_providers()[0]
         self.device: DeviceChoice = "cuda" if self.provider == CUDA_PROVIDER else "cpu"
-        self.metadata = _read_metadata(self._session)
-        _check_signature(self._session, self.metadata)
+        self._foreign: ForeignGraph | None = None
+        own = _read_metadata(self._session)
+        if own is not None:
+            _check_signature(self._session, own)
+            self.metadata = _with_config(own, config) if config else own
+        elif config is not None:
+            self._foreign = ForeignGraph(self._session, config)
+            self.metadata = self._foreign.metadata
+        else:
+            raise ModelLoadError(
+                f"The model has no {METADATA_KEY!r} in its metadata, and there is no config.toml.",
+                hint="Export it with 'adaresnet export', or let 'adaresnet import' write one.",
+            )
 
     def run(self, images: NDArray[np.uint8]) -> Prediction:
         """Run one batch.
@@ -89,6 +109,8 @@ class Session:
             InferenceError: ONNX Runtime failed.
         """
         try:
+            if self._foreign is not None:
+                return Prediction(*self._foreign.run(images))
             logits, probabilities = self._session.run(
                 [LOGITS_NAME, PROBABILITIES_NAME], {INPUT_NAME: images}
             )
@@ -116,7 +138,13 @@ def cuda_built_in() -> bool:
     return CUDA_PROVIDER in ort.get_available_providers()
 
 
-def _create(model: bytes | Path, options: SessionOptions) -> ort.InferenceSession:
+def open_graph(model: bytes | Path, options: SessionOptions) -> ort.InferenceSession:
+    """Load a model file or its bytes on the device that the options choose.
+
+    Raises:
+        ModelLoadError: No ONNX model.
+        DeviceError: ``options.device`` is ``cuda`` and CUDA can't be used.
+    """
     if options.device != "cpu":
         try:
             return _create_on_cuda(model, options)
@@ -168,6 +196,10 @@ def _first_line(error: BaseException | None) -> str:
     return str(error).partition("\n")[0]
 
 
+def _brief(error: BaseException) -> str:
+    return _first_line(error).rpartition(" : ")[2][:200].rstrip(". ")
+
+
 def _no_cuda(reason: str) -> DeviceError:
     return DeviceError(
         f"CUDA can't be used: {reason}.",
@@ -190,18 +222,15 @@ def _open(
         return ort.InferenceSession(source, settings, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's own classes share no base
         raise ModelLoadError(
-            f"ONNX Runtime can't load the model ({type(error).__name__}).",
+            f"ONNX Runtime can't load the model ({type(error).__name__}): {_brief(error)}.",
             hint="The file is damaged or no ONNX model; export it again.",
         ) from error
 
 
-def _read_metadata(session: ort.InferenceSession) -> ModelMetadata:
+def _read_metadata(session: ort.InferenceSession) -> ModelMetadata | None:
     text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
     if text is None:
-        raise ModelLoadError(
-            f"The model has no {METADATA_KEY!r} in its metadata.",
-            hint="Export it with 'adaresnet export'.",
-        )
+        return None
     try:
         return ModelMetadata.model_validate_json(text)
     except ValidationError as error:
@@ -232,3 +261,18 @@ def _check_signature(session: ort.InferenceSession, metadata: ModelMetadata) -> 
             f" {wanted_inputs} and {wanted_outputs}.",
             hint="Export it again with 'adaresnet export'.",
         )
+
+
+def _with_config(own: ModelMetadata, config: ModelConfig) -> ModelMetadata:
+    """Our own file with another description and other names for its classes."""
+    for table in ("input", "normalization", "output"):
+        if getattr(config, table) is not None:
+            raise misfit(
+                f"[{table}] is given, but this model says that itself; only description, labels"
+                " and sha256 may be."
+            )
+    labels = config.labels if isinstance(config.labels, list) else own.labels
+    if len(labels) != len(own.labels):
+        raise misfit(f"labels has {len(labels)} entries; the model has {len(own.labels)}.")
+    description = own.description if config.description is None else config.description
+    return own.model_copy(update={"description": description, "labels": labels})

@@ -26,7 +26,7 @@ def test_the_network_learns_and_every_scale_moves(trained_run):
     assert state.history[-1].test_accuracy > 0.8
     scales = state.history[-1].scales
     assert len(scales) == 3
-    assert state.scales_at_start == dict.fromkeys(scales, [1.0])
+    assert state.scales_at_start == {name: [1.0] for name in scales}
     assert all(values != [1.0] for values in scales.values())
 
 

@@ -39,7 +39,7 @@ def evaluate(argv: list[str]) -> int:
 
     request = EvaluationRequest(args.model, args.data, args.split, args.device, args.batch_size)
     try:
-        _print(_evaluate(request, args.out), as_json=args.json)
+        found = _evaluate(request, args.out)
     except MissingDataError as error:
         return fail(_PROGRAM, str(error), USAGE_ERROR)
     except ServiceError as error:
@@ -50,6 +50,7 @@ def evaluate(argv: list[str]) -> int:
         return fail(_PROGRAM, str(error).partition("\n")[0])
     except RuntimeError as error:  # PyTorch has no class for what a device refuses
         return fail(_PROGRAM, "PyTorch failed: " + str(error).partition("\n")[0])
+    _print(found, as_json=args.json)
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -41,14 +42,19 @@ def train(argv: list[str]) -> int:
     from training.checkpoint import CheckpointError, checkpoint_path
     from training.data.dataset import DataError
     from training.errors import Stopped, TrainingError
+    from training.processes import place
 
     keep_freed_memory()
-    stop = _stop_at_signals()
+    index, count = place()
+    program = _PROGRAM if index == 0 else f"{_PROGRAM} (process {index})"
+    stop = _stop_at_signals(launched=count > 1, quiet=index > 0)
     try:
         state = loop.fit(config, lambda line: tqdm.write(line, file=sys.stderr), stop)
     except (TrainingError, CheckpointError, DataError, OSError) as error:
-        return fail(_PROGRAM, str(error))
+        return fail(program, str(error))
     except Stopped as stopped:
+        if index > 0:
+            return _STOPPED
         hint = f"{stopped}; --resume goes on from there, in {config.out}"
         return fail(_PROGRAM, hint, _STOPPED)
     except KeyboardInterrupt:
@@ -56,20 +62,31 @@ def train(argv: list[str]) -> int:
         hint = f"--resume goes on from the last save in {config.out}" if saved else "nothing saved"
         return fail(_PROGRAM, f"stopped; {hint}", _STOPPED)
     last = state.history[-1]
+    if index > 0:
+        return 0
     print(f"test accuracy {last.test_accuracy:.2%} after {last.epoch} epochs; run in {config.out}")
     return 0
 
 
-def _stop_at_signals() -> Callable[[], bool]:
-    """Let the first Ctrl-C, or a SIGTERM, ask the run to save and stop; the second stops at once."""
+def _stop_at_signals(*, launched: bool, quiet: bool) -> Callable[[], bool]:
+    """Let the first Ctrl-C or SIGTERM ask the run to save and stop; the second stops at once.
+
+    Args:
+        launched: A launcher watches this process. It passes on a signal that the process had from
+            the terminal already, so no signal stops at once; the launcher itself kills after 30 s.
+        quiet: Say nothing.
+    """
     asked = False
 
     def ask(number: int, frame: FrameType | None) -> None:
         nonlocal asked
-        if asked:
+        if asked and not launched:
             raise KeyboardInterrupt
-        asked = True
-        print(f"{_PROGRAM}: stopping behind this step; once more to stop at once", file=sys.stderr)
+        first, asked = not asked, True
+        if first and not quiet:
+            again = "" if launched else "; once more to stop at once"
+            # print may have been interrupted itself, and does not allow a second one inside.
+            os.write(sys.stderr.fileno(), f"{_PROGRAM}: stopping after this step{again}\n".encode())
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask)

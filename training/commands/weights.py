@@ -43,11 +43,12 @@ def weights(argv: list[str]) -> int:
     images = 0 if unseen else args.images
     request = WeightsRequest(tuple(args.runs), args.data, images, args.table)
     try:
-        _print(_report(request, args.out), as_json=args.json)
+        found = _report(request, args.out)
     except (CheckpointError, ReportError, TrainingError, OSError) as error:
         return fail(_PROGRAM, str(error).partition("\n")[0])
     except RuntimeError as error:  # PyTorch has no class for what a device refuses
         return fail(_PROGRAM, "PyTorch failed: " + str(error).partition("\n")[0])
+    _print(found, as_json=args.json)
     return 0
 
 

@@ -198,8 +198,8 @@ def shift_and_flip(
     device = pixels.device
     return pixels[
         torch.arange(count, device=device).view(count, 1, 1),
-        rows.to(device).unsqueeze(2),
-        columns.to(device).unsqueeze(1),
+        rows.to(device, non_blocking=True).unsqueeze(2),
+        columns.to(device, non_blocking=True).unsqueeze(1),
     ]
 
 
@@ -236,7 +236,8 @@ def random_resized_crop(
     transform = torch.zeros(count, 2, 3)
     transform[:, 0, 0], transform[:, 0, 2] = span_x, (2 * left - 1) * (1 - span_x)
     transform[:, 1, 1], transform[:, 1, 2] = span_y, (2 * top - 1) * (1 - span_y)
-    grid = F.affine_grid(transform.to(pixels.device), [count, 3, height, width], False)
+    transform = transform.to(pixels.device, non_blocking=True)
+    grid = F.affine_grid(transform, [count, 3, height, width], False)
     x = pixels.permute(0, 3, 1, 2).to(torch.float32)
     parts = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return parts.round().to(torch.uint8).permute(0, 2, 3, 1)
@@ -265,8 +266,8 @@ def cut_out(pixels: Tensor, side_px: int, generator: torch.Generator) -> Tensor:
         return (positions >= first) & (positions < first + side_px)
 
     rows, columns = within(height), within(width)
-    blank = (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(3).to(pixels.device)
-    return pixels.masked_fill(blank, _MID_GREY)
+    blank = (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(3)
+    return pixels.masked_fill(blank.to(pixels.device, non_blocking=True), _MID_GREY)
 
 
 def _reflected(positions: Tensor, size: int) -> Tensor:

@@ -44,9 +44,10 @@ def read_batches(
 def _indexed(
     split: Split, batches: Sequence[Tensor], device: torch.device
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
+    # Small copies to a GPU that don't wait for it: from such memory they are taken at once.
     for batch in batches:
-        here = batch.to(split.pixels.device)
-        labels = split.labels[batch.to(split.labels.device)]
+        here = batch.to(split.pixels.device, non_blocking=True)
+        labels = split.labels[here.to(split.labels.device)]
         yield split.pixels[here].to(device), labels.to(device)
 
 

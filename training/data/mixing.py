@@ -30,16 +30,17 @@ def mix(
     count = len(x)
     if mixup_alpha == 0 and cutmix_alpha == 0:
         return x, torch.arange(count, device=x.device), torch.ones(count, device=x.device)
-    partner = torch.randperm(count, generator=generator).to(x.device)
+    partner = torch.randperm(count, generator=generator).to(x.device, non_blocking=True)
     use_mixup = cutmix_alpha == 0 or (
         mixup_alpha > 0 and bool(torch.rand((), generator=generator) < 0.5)
     )
     alpha = mixup_alpha if use_mixup else cutmix_alpha
-    weight = _beta(alpha, count, generator).to(x.device)
+    weight = _beta(alpha, count, generator)
     if use_mixup:
+        weight = weight.to(x.device, non_blocking=True)
         own = weight.to(x.dtype).view(count, 1, 1, 1)
         return own * x + (1 - own) * x[partner], partner, weight
-    boxes = _boxes(weight.cpu(), x.shape[2], x.shape[3], generator).to(x.device)
+    boxes = _boxes(weight, x.shape[2], x.shape[3], generator).to(x.device, non_blocking=True)
     # A box that reaches over the edge is smaller than drawn: weigh by what it covers in truth.
     weight = 1 - boxes.float().mean(dim=(1, 2))
     return torch.where(boxes.unsqueeze(1), x[partner], x), partner, weight

@@ -32,12 +32,12 @@ class Conv:
     @property
     def channels_in(self) -> int:
         """Channels of the input."""
-        return self.weight.shape[1] * self.groups
+        return int(self.weight.shape[1]) * self.groups
 
     @property
     def channels_out(self) -> int:
         """Channels of the output."""
-        return self.weight.shape[0]
+        return int(self.weight.shape[0])
 
     def times(self, factor: Array) -> Conv:
         """The same convolution with its output multiplied by one factor a channel, [C_out]."""

@@ -54,6 +54,28 @@ class ScaleRange:
 
 # Wide enough for any sensibly trained network, and far from where float32 loses digits.
 SAFE_SCALE = ScaleRange(low=2.0**-16, high=2.0**16)
+# float16 keeps all of its 11 bits from 2^-14 to 2^16. Stored at most 2^6 times larger or smaller,
+# an activation may reach 1023 before it overflows, and loses no bit above 2^-8.
+FLOAT16_SCALE = ScaleRange(low=2.0**-6, high=2.0**6)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """The numbers that the folded network will be stored in.
+
+    Attributes:
+        name: As people call them.
+        scales: Magnitudes at which an activation may be stored.
+        largest: The largest finite number.
+    """
+
+    name: str
+    scales: ScaleRange
+    largest: float
+
+
+FLOAT32 = Arithmetic("float32", SAFE_SCALE, float(np.finfo(np.float32).max))
+FLOAT16 = Arithmetic("float16", FLOAT16_SCALE, float(np.finfo(np.float16).max))
 
 
 def fold_batch_norm(conv: Conv, gamma: Array, beta: Array, mean: Array, variance: Array) -> Conv:
@@ -74,35 +96,39 @@ def fold_batch_norm(conv: Conv, gamma: Array, beta: Array, mean: Array, variance
     return replace(scaled, bias=scaled.bias - mean * factor + beta)
 
 
-def fold_network(network: FusedNetwork) -> FoldedNetwork:
+def fold_network(network: FusedNetwork, arithmetic: Arithmetic = FLOAT32) -> FoldedNetwork:
     """Fold every learned scale.
+
+    Args:
+        network: Batch norm folded already.
+        arithmetic: What the result will be stored in; a scale beyond its range stays a Mul.
 
     Returns:
         A network with the same logits in real arithmetic, joined by Add, by Sub where the scale of
         a shortcut without parameters is negative, or by nothing where it is 0.
 
     Raises:
-        FoldError: A weight or a scale is not finite.
+        FoldError: A weight or a scale is not finite, or too large for the arithmetic.
 
     Source: AdaResNet (arXiv 2408.09958) eq. 2 for the block.
     """
     carried = np.ones(network.normalization.channels_out)
     steps: list[FoldedStep] = []
     for step in network.steps:
-        folded, carried = _fold_step(step, carried)
+        folded, carried = _fold_step(step, carried, arithmetic.scales)
         steps.append(folded)
     skip, classifier = network.pixel_skip, network.classifier
     if skip is None:
         folded_skip = None
         classifier = Linear(classifier.weight * carried, classifier.bias)
     else:
-        folded_skip, classifier = _fold_pixel_skip(skip, classifier, carried)
+        folded_skip, classifier = _fold_pixel_skip(skip, classifier, carried, arithmetic.scales)
     result = FoldedNetwork(network.normalization, tuple(steps), classifier, folded_skip)
-    _check_finite(result)
+    _check_finite(result, arithmetic)
     return result
 
 
-def _fold_step(step: Step, carried: Array) -> tuple[FoldedStep, Array]:
+def _fold_step(step: Step, carried: Array, safe: ScaleRange) -> tuple[FoldedStep, Array]:
     """Fold one step whose input is stored as ``x / carried``; returns its output's scale too."""
     if isinstance(step, ConvStep):
         return replace(step, conv=step.conv.reading(carried)), np.ones(step.conv.channels_out)
@@ -110,11 +136,11 @@ def _fold_step(step: Step, carried: Array) -> tuple[FoldedStep, Array]:
         return step, carried  # a maximum passes positive scales through
     if isinstance(step, NormStep):
         return replace(step, norm=_reading(step.norm, carried)), np.ones_like(carried)
-    block = _fold_block(step, carried)
+    block = _fold_block(step, carried, safe)
     return block, block.output_scale
 
 
-def _fold_block(block: FusedBlock, carried: Array) -> FoldedBlock:
+def _fold_block(block: FusedBlock, carried: Array, safe: ScaleRange) -> FoldedBlock:
     """Fold one block whose input is stored as ``x / carried``, [C_in]."""
     w, v = block.shortcut_scale, block.branch_scale
     for scale in (w, v):
@@ -130,7 +156,9 @@ def _fold_block(block: FusedBlock, carried: Array) -> FoldedBlock:
         join, kept, scale = (Join.ADD if w.any() else Join.NONE), None, np.ones_like(w)
     else:
         shortcut = block.shortcut
-        join, kept, scale = _fold_identity(w, _through(shortcut, carried), signed=pre is not None)
+        join, kept, scale = _fold_identity(
+            w, _through(shortcut, carried), safe, signed=pre is not None
+        )
     branch = [*inner, last.times(v / scale)]
     if not inner:
         branch[-1] = branch[-1].reading(read)
@@ -141,12 +169,15 @@ def _fold_block(block: FusedBlock, carried: Array) -> FoldedBlock:
     return FoldedBlock(block.name, pre, tuple(branch), shortcut, join, kept, scale)
 
 
-def _fold_identity(w: Array, carried: Array, *, signed: bool) -> tuple[Join, Array | None, Array]:
+def _fold_identity(
+    w: Array, carried: Array, safe: ScaleRange, *, signed: bool
+) -> tuple[Join, Array | None, Array]:
     """Choose how a shortcut without parameters joins.
 
     Args:
         w: The scale, [C].
         carried: Scale of what the shortcut brings, [C].
+        safe: Scales at which the output may be stored.
         signed: No ReLU follows, so that the output's scale may be negative.
 
     Returns:
@@ -155,7 +186,7 @@ def _fold_identity(w: Array, carried: Array, *, signed: bool) -> tuple[Join, Arr
     if not w.any():
         return Join.NONE, None, np.ones_like(w)
     product = w * carried
-    if not SAFE_SCALE.holds(product):
+    if not safe.holds(product):
         # The shortcut keeps its factors, and the output goes back to scale 1.
         return Join.ADD, product, np.ones_like(w)
     if signed:
@@ -169,7 +200,7 @@ def _fold_identity(w: Array, carried: Array, *, signed: bool) -> tuple[Join, Arr
 
 
 def _fold_pixel_skip(
-    skip: FusedPixelSkip, classifier: Linear, carried: Array
+    skip: FusedPixelSkip, classifier: Linear, carried: Array, safe: ScaleRange
 ) -> tuple[FoldedPixelSkip, Linear]:
     """Fold ``v * relu(dense(f)) + w * image`` into the layers on its two sides.
 
@@ -183,7 +214,7 @@ def _fold_pixel_skip(
     ratio, outer, image_mul, drawn_mul = v, np.ones_like(w), None, None
     if not w.any():
         ratio, outer = np.ones_like(v), v
-    elif SAFE_SCALE.holds(w):
+    elif safe.holds(w):
         ratio, outer = v / w, w
     else:
         image_mul = w
@@ -210,7 +241,7 @@ def _reading(norm: Affine, carried: Array) -> Affine:
     return replace(norm, factor=norm.factor * carried)
 
 
-def _check_finite(network: FoldedNetwork) -> None:
+def _check_finite(network: FoldedNetwork, arithmetic: Arithmetic) -> None:
     arrays: list[tuple[str, Array]] = []
 
     def add(name: str, layer: Conv | Linear | Affine | Padding | None) -> None:
@@ -229,12 +260,14 @@ def _check_finite(network: FoldedNetwork) -> None:
         elif isinstance(step, FoldedBlock):
             add(f"{step.name}.pre", step.pre)
             add(f"{step.name}.shortcut", step.shortcut)
+            if step.kept_mul is not None:
+                arrays.append((f"{step.name}.shortcut", step.kept_mul))
             for index, conv in enumerate(step.branch):
                 add(f"{step.name}.branch{index}", conv)
     if network.pixel_skip is not None:
         add("pixel_skip.dense", network.pixel_skip.dense)
-    largest = float(np.finfo(np.float32).max)
     for name, values in arrays:
         # A NaN fails the comparison, so this finds it as well as an infinity.
-        if not (np.abs(values) <= largest).all():
-            raise FoldError(f"{name} holds a value that float32 can't; train again")
+        if not (np.abs(values) <= arithmetic.largest).all():
+            advice = "export fp32" if arithmetic.largest < FLOAT32.largest else "train again"
+            raise FoldError(f"{name} holds a value that {arithmetic.name} can't; {advice}")

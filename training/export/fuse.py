@@ -40,11 +40,11 @@ def fuse_network(network: AdaptiveNetwork, mean: list[float], std: list[float]) 
     Raises:
         FoldError: A batch norm behind a max pool has a factor that is not positive.
     """
-    body, skip = network, None
     if isinstance(network, FirstUpload):
-        skip = _pixel_skip(network.pixel_skip)
-        body = network.pixel_skip
-    steps = tuple(_step(name, module) for name, module in body.body.items())
+        body, skip = network.pixel_skip.body, _pixel_skip(network.pixel_skip)
+    else:
+        body, skip = network.body, None
+    steps = tuple(_step(name, module) for name, module in body.items())
     classifier = _linear(network.classifier)
     return FusedNetwork(normalization(mean, std), steps, classifier, skip)
 

@@ -37,12 +37,18 @@ from training.export.arrays import (
 OPSET = 17
 IR_VERSION = 8  # what belongs to opset 17, so that older runtimes read the file
 GRAPH_NAME = "adaresnet"
+MAX_WEIGHTS_BYTES = 2**31 - 2**26  # protobuf's limit, less room for nodes and metadata
+
+
+class GraphTooLargeError(Exception):
+    """The weights don't fit into one ONNX file."""
 
 
 class _Writer:
     """Collects nodes and weights in the order in which they run."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: type[np.float16 | np.float32]) -> None:
+        self.numbers = numbers
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
@@ -55,7 +61,7 @@ class _Writer:
         return output
 
     def constant(self, name: str, values: Array) -> str:
-        array = np.ascontiguousarray(values, dtype=np.float32)
+        array = np.ascontiguousarray(values, dtype=self.numbers)
         self.weights.append(numpy_helper.from_array(array, name))
         return name
 
@@ -163,19 +169,25 @@ class _Writer:
         return self.node(skip.join.value, [image, drawn], "pixel_skip.joined")
 
 
-def build_graph(network: FoldedNetwork, size: Input) -> onnx.ModelProto:
+def build_graph(network: FoldedNetwork, size: Input, *, half: bool = False) -> onnx.ModelProto:
     """Build the serving graph.
 
     Args:
         network: The folded network.
         size: Height and width of the input.
+        half: Weights and activations are float16, from the pixels to the last layer.
 
     Returns:
         A checked model: ``images`` uint8 [N, height, width, 3] to ``logits`` and
         ``probabilities`` float32 [N, C].
+
+    Raises:
+        GraphTooLargeError: The weights don't fit into one file.
     """
-    writer = _Writer()
-    x = writer.node("Cast", [INPUT_NAME], "pixels", to=TensorProto.FLOAT)
+    writer = _Writer(np.float16 if half else np.float32)
+    # Every value of a pixel, 0 to 255, is a number in float16 as well.
+    pixels_type = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    x = writer.node("Cast", [INPUT_NAME], "pixels", to=pixels_type)
     x = writer.node("Transpose", [x], "channels_first", perm=[0, 3, 1, 2])
     image = x = writer.conv(network.normalization, x, "normalization")
     for step in network.steps:
@@ -185,30 +197,59 @@ def build_graph(network: FoldedNetwork, size: Input) -> onnx.ModelProto:
     if network.pixel_skip is not None:
         joined = writer.pixel_skip(network.pixel_skip, image, x)
         x = writer.node("Flatten", [joined], "pixels_flat", axis=1)
-    logits = writer.linear(network.classifier, x, "classifier", LOGITS_NAME)
+    answer = "logits_float16" if half else LOGITS_NAME
+    logits = writer.linear(network.classifier, x, "classifier", answer)
+    if half:
+        logits = writer.node("Cast", [logits], LOGITS_NAME, to=TensorProto.FLOAT)
     writer.node("Softmax", [logits], PROBABILITIES_NAME, axis=1)
-    classes = len(network.classifier.bias)
-    model = helper.make_model(
-        helper.make_graph(
-            writer.nodes,
-            GRAPH_NAME,
-            [
-                helper.make_tensor_value_info(
-                    INPUT_NAME, TensorProto.UINT8, ["N", size.height, size.width, 3]
-                )
-            ],
-            [
-                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", classes])
-                for name in (LOGITS_NAME, PROBABILITIES_NAME)
-            ],
-            writer.weights,
-        ),
+    check_size(sum(len(weight.raw_data) for weight in writer.weights))
+    return checked(_model(writer, size, len(network.classifier.bias)))
+
+
+def _model(writer: _Writer, size: Input, classes: int) -> onnx.ModelProto:
+    pixels: list[str | int | None] = ["N", size.height, size.width, 3]
+    graph = helper.make_graph(
+        writer.nodes,
+        GRAPH_NAME,
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, pixels)],
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", classes])
+            for name in (LOGITS_NAME, PROBABILITIES_NAME)
+        ],
+        writer.weights,
+    )
+    return helper.make_model(
+        graph,
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="adaresnet",
     )
-    onnx.checker.check_model(model, full_check=True)
-    return model
+
+
+def checked(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with the shape of every activation inside, for viewers, and checked in full.
+
+    Raises:
+        onnx.checker.ValidationError: It is not a valid model.
+        onnx.shape_inference.InferenceError: Its shapes contradict each other.
+    """
+    del model.graph.value_info[:]
+    shaped = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    onnx.checker.check_model(shaped, full_check=True)
+    return shaped
+
+
+def check_size(weights_bytes: int) -> None:
+    """Refuse what does not fit into one file: nothing here keeps weights beside it.
+
+    Raises:
+        GraphTooLargeError: More than protobuf can hold, with room for the rest.
+    """
+    if weights_bytes > MAX_WEIGHTS_BYTES:
+        raise GraphTooLargeError(
+            f"the weights take {weights_bytes / 1e9:.2f} GB; an ONNX file holds"
+            f" {MAX_WEIGHTS_BYTES / 1e9:.2f} GB. Export fp16, or train a narrower network"
+        )
 
 
 def with_metadata(model: onnx.ModelProto, metadata: ModelMetadata) -> bytes:

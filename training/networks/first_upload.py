@@ -1,7 +1,7 @@
 """The author's first upload: a ResNet-50 that adds a learned picture to the picture.
 
-``d = relu(Dense(features))``, ``y = image + beta * d``, and a linear classifier on ``y``. It is what
-the paper's Algorithms 1 and 2 describe, and has one learned weight in all, on the branch.
+``d = relu(Dense(features))``, ``y = image + beta * d``, and a linear classifier on ``y``. It is
+what the paper's Algorithms 1 and 2 describe, and has one learned weight in all, on the branch.
 Source: the first version of the author's repository, of August 2024.
 """
 
@@ -16,7 +16,8 @@ from training.networks.blocks import ResidualBlock
 from training.networks.keras import keras_initialise
 from training.networks.network import NetworkOptions
 from training.networks.paper import keras_resnet50_body
-from training.networks.shortcut import Scale, ScaleFactory, ScaleOptions
+from training.networks.scale_options import ScaleOptions
+from training.networks.shortcut import Scale, ScaleFactory
 
 _PLAIN = ScaleOptions(granularity="fixed")
 
@@ -59,7 +60,7 @@ class PixelSkip(ResidualBlock):
         for step in self.body.values():
             x = step(x)
         drawn = F.relu(self.dense(self.flatten(self.pool(x))))
-        return self._scaled_branch(drawn.unflatten(1, self.shape)), shortcut
+        return self._scaled_branch(drawn.view(-1, *self.shape)), shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """Float [N, C, H, W] to the same shape."""

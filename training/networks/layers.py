@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -41,13 +42,20 @@ class BiasedBatchNorm(nn.BatchNorm2d):
         """Float [N, C, H, W] to the same shape."""
         if not self.training or self.running_var is None or self.momentum is None:
             return super().forward(input)
-        before = self.running_var.clone()
-        output = super().forward(input)
+        # Autograd keeps the statistics that it is given, so they must not change behind its back.
+        assert self.running_mean is not None
+        assert self.num_batches_tracked is not None
+        mean, variance = self.running_mean.clone(), self.running_var.clone()
+        output = F.batch_norm(
+            input, mean, variance, self.weight, self.bias, True, self.momentum, self.eps
+        )
         count = input.numel() // input.shape[1]
         with torch.no_grad():
-            # What came in is momentum times the unbiased estimate; a share of 1 / count is too much.
-            added = self.running_var - before * (1 - self.momentum)
-            self.running_var -= added / count
+            # What came in is momentum times the unbiased estimate, 1 / count of it too much.
+            added = variance - self.running_var * (1 - self.momentum)
+            self.running_var.copy_(variance - added / count)
+            self.running_mean.copy_(mean)
+            self.num_batches_tracked += 1
         return output
 
 

@@ -15,7 +15,8 @@ from training.networks.blocks import (
     ResidualBlock,
 )
 from training.networks.layers import PYTORCH, ConvRelu, ConvUnit, LayerStyle, MaxPool, NormRelu
-from training.networks.shortcut import Scale, ScaleFactory, ScaleOptions
+from training.networks.scale_options import ScaleOptions
+from training.networks.shortcut import Scale, ScaleFactory
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,13 @@ PRESETS: Mapping[str, Mapping[str, Value]] = MappingProxyType(
             "scale_init": "constant",
             "scale_value": 0.1,
         },
+        # The author's first upload, for the network of that name: Keras's he_normal of one scalar.
+        "first-upload": {
+            "granularity": "unified",
+            "placement": "branch",
+            "scale_init": "normal",
+            "scale_std": 1.414,
+        },
         # arXiv 1706.02677 section 5.1.
         "zero-gamma": {**_FIXED, "scale_init": "one", "zero_gamma": True},
     }

@@ -19,7 +19,7 @@ from training.networks.imagenet import ImageNetResNet
 from training.networks.network import NetworkOptions, ResidualNetwork
 from training.networks.paper import keras_resnet50, paper8
 from training.networks.resnext import resnext29
-from training.networks.shortcut import ScaleOptions
+from training.networks.scale_options import ScaleOptions
 from training.networks.wide import wide_resnet
 
 AdaptiveNetwork = ResidualNetwork | FirstUpload

@@ -14,7 +14,16 @@ _BLOCKS = 3
 
 
 def resnext29(groups: int, group_channels: int, options: NetworkOptions) -> ResidualNetwork:
-    """Build ResNeXt-29, ``groups`` x ``group_channels`` d: cardinality and width of a group."""
+    """Build ResNeXt-29, ``groups`` x ``group_channels`` d: cardinality and width of a group.
+
+    Raises:
+        ValueError: One of the two is 0.
+    """
+    if groups < 1 or group_channels < 1:
+        raise ValueError(
+            f"there is no resnext29-{groups}x{group_channels}d: it takes one group of one channel"
+            " or more"
+        )
     body = Body(options)
     body.conv_relu("stem", options.widened(64), 3)
     for stage, published in enumerate(STAGE_CHANNELS, start=1):

@@ -141,8 +141,12 @@ def check_classes(model: tuple[str, ...], data: tuple[str, ...]) -> None:
     )
     raise ReportError(
         f"the data's {len(data)} classes are {how} than the model's {len(model)}, from number"
-        f" {first + 1} on: {shorten(data[first:])}; the model has {shorten(model[first:])}"
+        f" {first + 1} on: {_from(first, data)}; the model has {_from(first, model)}"
     )
+
+
+def _from(first: int, names: tuple[str, ...]) -> str:
+    return shorten(names[first:]) if first < len(names) else "none there"
 
 
 class _Clock:

@@ -35,7 +35,7 @@ def draw_weights(runs: Sequence[RunScales]) -> Figure:
     for axes, run in zip(panels, runs, strict=True):
         colours = _colours(run)
         for scale in run.scales:
-            _draw_course(axes, scale, colours[scale.block])
+            _draw_course(axes, scale, colours[scale.block], min(0.12, 0.6 / len(run.scales)))
         low, high = axes.get_ylim()
         if low <= 0 <= high:  # elsewhere it would press the curves together
             axes.axhline(0, color=_GREY, linewidth=0.8)
@@ -81,7 +81,7 @@ def draw_shares(runs: Sequence[RunScales]) -> Figure:
     return figure
 
 
-def _draw_course(axes: Axes, scale: ScaleCourse, colour: str) -> None:
+def _draw_course(axes: Axes, scale: ScaleCourse, colour: str, band_alpha: float) -> None:
     style = "-" if scale.term == "shortcut" else "--"
     label = short_name(f"{scale.block} {scale.term}")
     axes.plot(
@@ -100,7 +100,7 @@ def _draw_course(axes: Axes, scale: ScaleCourse, colour: str) -> None:
             [then.low for then in scale.course],
             [then.high for then in scale.course],
             color=colour,
-            alpha=0.12,
+            alpha=band_alpha,  # many bands lie over one another
             linewidth=0,
         )
 

@@ -190,3 +190,12 @@ def test_any_bytes_decode_or_raise_an_image_error(data):
             return
     assert pixels.shape == (4, 4, 3)
     assert pixels.dtype == np.uint8
+
+
+def test_a_crop_keeps_the_middle_of_the_largest_part(rng):
+    picture = Image.fromarray(rng.integers(0, 256, (64, 100, 3), dtype=np.uint8))
+    kept = picture.resize((32, 32), Image.Resampling.BILINEAR, box=(26.0, 8.0, 74.0, 56.0))
+    got = fit_image(np.asarray(picture), 32, 32, Resize(crop=0.75))
+    assert np.array_equal(got, np.asarray(kept))
+    whole = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert np.array_equal(fit_image(whole, 32, 32, Resize(crop=0.75)), whole)

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from service.engine.errors import (
     ModelNotReadyError,
     VersionNotFoundError,
 )
+from service.engine.probe import Probe, Tried
 from service.engine.repository import RETRY_S, ModelRepository, RepositoryOptions
 from service.engine.session import DeviceChoice, SessionOptions, cuda_built_in
 from service.metadata import METADATA_KEY
@@ -39,7 +41,8 @@ def repository(root):
 def options(
     root: Path, *, default: str | None = None, device: DeviceChoice = "cpu"
 ) -> RepositoryOptions:
-    return RepositoryOptions(root, default, SessionOptions(device), max_batch_size=8)
+    # What the probe does is tested in test_probe.py; here it would only take time.
+    return RepositoryOptions(root, default, SessionOptions(device), max_batch_size=8, probe=False)
 
 
 def copy_version(root: Path, version: int) -> Path:
@@ -240,6 +243,68 @@ def test_nothing_is_loaded_twice_and_failures_are_tried_again(root, repository, 
     repository.refresh()
     assert repository.versions("colors")[1] is before["colors"][1]
     assert repository.versions("colors")[2] is not before["colors"][2]
+
+
+def test_failures_that_stay_are_tried_ever_more_rarely(root, repository, monkeypatch):
+    copy_version(root, 2).write_bytes(b"broken")
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    waits = []
+    for _ in range(9):
+        repository.refresh()
+        entry = repository.versions("colors")[2]
+        waits.append(entry.retry_at_s - now)
+        now = entry.retry_at_s + 1
+    assert waits == [RETRY_S * 2**tries for tries in range(6)] + [3600.0] * 3
+
+
+def test_a_configuration_is_watched_like_the_model(root, repository):
+    repository.refresh()
+    first = repository.find("colors", 1)
+    config = root / "colors" / "config.toml"
+    config.write_text("labels = ['a', 'b', 'c']")
+    repository.refresh()
+    renamed = repository.find("colors", 1)
+    assert renamed.session.metadata.labels == ["a", "b", "c"]
+    assert renamed.digest == first.digest
+    assert renamed.config_digest is not None
+    config.write_text("labels = ['a', 'b']")
+    repository.refresh()
+    assert repository.find("colors", 1) is renamed
+    error = repository.versions("colors")[1].error
+    assert error is not None
+    assert error.detail == "config.toml: labels has 2 entries; the model has 3."
+    config.unlink()
+    repository.refresh()
+    assert repository.find("colors", 1).session.metadata.labels == first.session.metadata.labels
+    assert repository.versions("colors")[1].error is None
+
+
+def test_every_file_is_tried_in_a_process_of_its_own(root):
+    copy_version(root, 2).write_bytes(b"broken")
+    with ThreadPoolExecutor(1) as pool:
+        repository = ModelRepository(replace(options(root), probe=True), pool)
+        repository.refresh()
+        assert repository.find("colors", None).version == 1
+        error = repository.versions("colors")[2].error
+        assert error is not None
+        assert error.detail.startswith("The file is no ONNX model, or a damaged one")
+        repository.close()
+        copy_version(root, 3)
+        repository.refresh()
+        error = repository.versions("colors")[3].error
+        assert error is not None
+        assert error.detail == "The service is stopping."
+
+
+def test_a_file_that_changes_between_trial_and_loading(root, monkeypatch):
+    with ThreadPoolExecutor(1) as pool:
+        repository = ModelRepository(replace(options(root), probe=True), pool)
+        monkeypatch.setattr(Probe, "try_out", lambda *_: Tried("another", None))
+        repository.refresh()
+        error = repository.versions("colors")[1].error
+        assert error is not None
+        assert error.detail == "The file changed while it was being loaded."
 
 
 def test_a_missing_default_is_not_ready(root):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from training.report.errors import ReportError
 from training.report.metrics import BINS, calibration_bins, count_confusion, score
@@ -11,9 +12,9 @@ from training.report.metrics import BINS, calibration_bins, count_confusion, sco
 NAMES = ("cat", "dog", "eel")
 
 
-def logits_of(rows: list[list[float]]) -> np.ndarray:
+def logits_of(rows: list[list[float]]) -> NDArray[np.float32]:
     """Logits whose softmax is exactly these probabilities."""
-    return np.log(np.array(rows)).astype(np.float32)
+    return np.array([[math.log(value) for value in row] for row in rows], np.float32)
 
 
 def test_every_number_by_hand():

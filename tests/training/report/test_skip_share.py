@@ -8,16 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from training.networks.blocks import ConvBlock
+from training.networks.layers import ConvUnit
 from training.networks.network import NetworkOptions, ResidualNetwork
 from training.networks.registry import build_network
-from training.networks.shortcut import ScaleOptions
+from training.networks.scale_options import ScaleOptions
 from training.report.skip_share import measure_shares
 
 
-def network_with(granularity: str, name: str = "resnet20", **scales: object) -> ResidualNetwork:
+def network_with(granularity: str, **scales: object) -> ResidualNetwork:
     """A network in float64 with eps 0 and statistics and affine parameters that are not trivial."""
-    options = ScaleOptions(granularity=granularity, **scales)
-    network = build_network(name, NetworkOptions(channels=3, classes=5, scales=options)).double()
+    options = ScaleOptions(granularity=granularity, **scales)  # type: ignore[arg-type]
+    network = build_network(
+        "resnet20", NetworkOptions(channels=3, classes=5, scales=options)
+    ).double()
     assert isinstance(network, ResidualNetwork)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -49,6 +53,21 @@ def set_scales(network: ResidualNetwork, values: list[float]) -> None:
             block.shortcut_scale.raw.fill_(value)
 
 
+def conv_blocks(network: ResidualNetwork) -> list[ConvBlock]:
+    return [block for _, block in network.named_blocks() if isinstance(block, ConvBlock)]
+
+
+def first_scale(block: ConvBlock) -> float:
+    assert block.shortcut_scale is not None
+    return block.shortcut_scale.values()[0]
+
+
+def norm_of(unit: nn.Module | None) -> nn.BatchNorm2d:
+    assert isinstance(unit, ConvUnit)
+    assert isinstance(unit.norm, nn.BatchNorm2d)
+    return unit.norm
+
+
 def gauge_twin(network: ResidualNetwork) -> ResidualNetwork:
     """The plain network (w = 1) that computes the same: SCIENCE.md 4.2.
 
@@ -56,26 +75,28 @@ def gauge_twin(network: ResidualNetwork) -> ResidualNetwork:
     to 1, having taken w into the affine parameters of its shortcut.
     """
     twin = network_with("fixed")
-    tensors = network.state_dict()
-    twin.load_state_dict({n: t for n, t in tensors.items() if n in twin.state_dict()} | fixed(twin))
+    twin.load_state_dict(network.state_dict() | fixed(twin))
     carried = 1.0
     with torch.no_grad():
-        for (_, block), (_, plain) in zip(network.named_blocks(), twin.named_blocks(), strict=True):
-            w = block.shortcut_scale.values()[0]
-            readers = [plain.units()[0].norm]
+        for block, plain in zip(conv_blocks(network), conv_blocks(twin), strict=True):
+            w = first_scale(block)
+            readers = [norm_of(plain.units()[0])]
             if block.shortcut_kind == "projection":
-                plain.shortcut.norm.weight *= w
-                plain.shortcut.norm.bias *= w
-                readers.append(plain.shortcut.norm)
+                shortcut = norm_of(plain.shortcut)
+                shortcut.weight.mul_(w)
+                shortcut.bias.mul_(w)
+                readers.append(shortcut)
                 after = 1.0
             else:
                 after = w * carried
             for norm in readers:  # running statistics of what now comes in divided by c
+                assert norm.running_mean is not None
+                assert norm.running_var is not None
                 norm.running_mean /= carried
                 norm.running_var /= carried**2
-            last = plain.units()[-1].norm
-            last.weight /= after
-            last.bias /= after
+            last = norm_of(plain.units()[-1])
+            last.weight.div_(after)
+            last.bias.div_(after)
             carried = after
         twin.classifier.weight *= carried
     return twin
@@ -109,7 +130,7 @@ def scaled() -> tuple[ResidualNetwork, Tensor, list[float]]:
 def test_a_positive_identity_scale_is_only_a_gauge(scaled, training):
     network, x, _ = scaled
     twin = gauge_twin(network)
-    assert all(block.shortcut_scale.values() == [1.0] for _, block in twin.named_blocks())
+    assert {first_scale(block) for block in conv_blocks(twin)} == {1.0}
     expected = in_mode(network, training=training)(x)
     assert difference(in_mode(twin, training=training)(x), expected) < 1e-12
 
@@ -130,12 +151,12 @@ def test_the_sign_of_an_identity_scale_is_no_gauge(scaled):
 def test_the_sign_of_a_projection_is_a_gauge(scaled):
     network, x, values = scaled
     before = network(x)
-    index, (_, block) = next(
-        (i, b) for i, b in enumerate(network.named_blocks()) if b[1].shortcut_kind == "projection"
+    index, block = next(
+        (i, b) for i, b in enumerate(conv_blocks(network)) if b.shortcut_kind == "projection"
     )
     set_scales(network, [-v if i == index else v for i, v in enumerate(values)])
-    block.shortcut.norm.weight.neg_()
-    block.shortcut.norm.bias.neg_()
+    norm_of(block.shortcut).weight.neg_()
+    norm_of(block.shortcut).bias.neg_()
     assert torch.equal(network(x), before)
 
 
@@ -156,9 +177,10 @@ def test_what_is_reported_does_not_depend_on_the_gauge(scaled):
 def test_the_formulas_on_one_block(scaled):
     network, x, values = scaled
     share, *_ = measure_shares(network, [x[:3], x[3:]])  # however it is batched
-    block = network.body["stage1_block1"]
+    block = conv_blocks(network)[0]
     inside = network.body["stem"](x)
     branch, skip = block.terms(inside)
+    assert branch is not None
 
     def rms(t: Tensor) -> float:
         return math.sqrt(t.square().mean().item())
@@ -177,17 +199,18 @@ def test_signs_channels_and_dead_blocks(scaled):
     assert first.gauge_fixed[0] < 0
     assert second.skip_share == 0
     assert second.gauge_fixed == [0.0]
-    for unit in network.body["stage1_block2"].units():
-        unit.norm.weight.zero_()
-        unit.norm.bias.zero_()
+    for unit in conv_blocks(network)[1].units():
+        norm_of(unit).weight.zero_()
+        norm_of(unit).bias.zero_()
     second = measure_shares(network, [x])[1]
     assert second.skip_share is None
     assert second.gauge_fixed == []
     channels = network_with("channel", init="normal", std=1.0)
     settle(channels, x)
     found = measure_shares(channels, [x])[0]
-    block = channels.body["stage1_block1"]
-    signs = [math.copysign(1, v) for v in block.shortcut_scale.values()]
+    scale = conv_blocks(channels)[0].shortcut_scale
+    assert scale is not None
+    signs = [math.copysign(1, v) for v in scale.values()]
     assert [math.copysign(1, v) for v in found.gauge_fixed] == signs
 
 
