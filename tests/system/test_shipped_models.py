@@ -38,7 +38,8 @@ def test_accuracy_over_http(name, tmp_path):
         pytest.skip(f"no {name} in {REAL_DATA}")
     with serving(MODELS, tmp_path) as server, server.client() as client:
         model = client.get(f"/v1/models/{name}").json()
-        test = load_data(str(REAL_DATA / name), model["input"]["height"], Resize(), seed=0).test
+        data = load_data(str(REAL_DATA / name), model["input"]["height"], Resize(), seed=0)
+        test = data.test.in_memory()
         predicted = []
         for chunk in np.array_split(test.pixels.numpy(), len(test) // _IMAGES_A_REQUEST):
             files = [("images", ("x.png", png(pixels))) for pixels in chunk]

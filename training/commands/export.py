@@ -147,8 +147,8 @@ def _notes(precision: str | None, forced: str | None) -> list[str]:
     notes = []
     if precision == "fp16":
         notes.append(
-            "note: half the size, and meant for GPUs; on a CPU, ONNX Runtime casts to float32 and"
-            " back, which is slower than fp32"
+            "note: half the size, and meant for GPUs; on a CPU, ONNX Runtime computes in float32"
+            " behind casts, no faster than fp32"
         )
     if precision == "int8":
         notes.append(
