@@ -17,6 +17,7 @@ from pathlib import Path
 
 from service.engine.batcher import Batcher
 from service.engine.bundle import Bundle, Stamp, read_bundle, take_stamp, unchanged
+from service.engine.digest import check_digest
 from service.engine.errors import (
     DeviceError,
     ModelLoadError,
@@ -263,6 +264,11 @@ class ModelRepository:
                 "The file changed while it was being loaded.", hint="It is loaded again at once."
             )
         session = self._open(bundle)
+        if check_digest(bundle.model, session.metadata.file_digest) == "differs":
+            raise ModelLoadError(
+                "The file was changed after it was written: its digest differs.",
+                hint="Copy or export it again.",
+            )
         return ReadyVersion(
             name=name,
             version=version,

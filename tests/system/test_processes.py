@@ -153,6 +153,9 @@ def test_a_head_that_never_ends_is_refused(server):
 def test_a_log_line_can_not_be_forged(exported: Exported, tmp_path):
     with serving(exported.repository, tmp_path) as server:
         httpx.get(f"{server.url}/x%0aforged%1b%00")
+        deadline = time.monotonic() + 10  # the line is written behind the answer
+        while "forged" not in server.log.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
         lines = server.log.read_text().splitlines()
     assert not [line for line in lines if line.startswith("forged")]
     assert [line for line in lines if "/x%0aforged" in line]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 
@@ -42,6 +41,12 @@ def train_a_little(config: TrainConfig, image_px: int, steps: int) -> None:
         train_step(trainer, pixels, labels, step, steps, generator_of(0, step))
 
 
+def memory_bytes(field: str) -> int:
+    """A row of /proc/self/status."""
+    rows = Path("/proc/self/status").read_text().splitlines()
+    return next(int(row.split()[1]) * 1024 for row in rows if row.startswith(field))
+
+
 def main() -> None:
     """Print estimated and measured bytes."""
     name, images, image_px, precision = sys.argv[1:]
@@ -55,9 +60,10 @@ def main() -> None:
     )
     small = config.model_copy(update={"network": "resnet8", "batch_size": 2})
     train_a_little(small, int(image_px), 1)  # what libraries take at their first use
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    before = memory_bytes("VmRSS")
     train_a_little(config, int(image_px), 2)
-    measured = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    # Not getrusage's maximum, which counts what the parent had when this process began.
+    measured = memory_bytes("VmHWM") - before
     with torch.device("meta"):
         network = build_network(name, NetworkOptions(3, 10, int(image_px)))
     need = estimate_memory(config, network, (3, int(image_px), int(image_px)), 0)

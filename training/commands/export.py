@@ -48,16 +48,11 @@ def export(argv: list[str]) -> int:
         TrainingError,
         VerificationError,
     )
+    names = ("checkpoint", "name", "data", "description", "precision", "force", "out")
     request = ExportRequest(
-        checkpoint=args.checkpoint,
-        name=args.name,
         repository=args.models,
-        data=args.data,
-        description=args.description,
-        precision=args.precision,
         max_accuracy_loss=args.max_accuracy_loss,
-        force=args.force,
-        out=args.out,
+        **{name: getattr(args, name) for name in names},
     )
     try:
         result = export_checkpoint(request, lambda line: print(line, file=sys.stderr))

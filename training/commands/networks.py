@@ -16,7 +16,7 @@ _PROGRAM = "adaresnet networks"
 _VERIFIED = """\
 Folded by 'adaresnet export', through ONNX Runtime, beside PyTorch: {images} test images of {data}.
 Weights are random, batch norm statistics those of the images; scales are 1 to 1.1, some below 0,
-on shortcuts, 0.1 to 0.3 on branches, 2 where fixed; the classifier is centred, so that many classes
+on shortcuts, 0.1 to 0.9 on branches, 2 where fixed; the classifier is centred, so that many classes
 win.
 DIFFERENCE: largest of a logit, of the range of the logits. OPERATORS: against the plain twin.
 """

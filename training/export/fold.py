@@ -231,10 +231,14 @@ def _fold_pixel_skip(
 
 
 def _through(shortcut: Padding | None, carried: Array) -> Array:
-    """Scale behind a shortcut without parameters; added channels are zero at any scale."""
+    """Scale behind a shortcut without parameters.
+
+    Added channels are zero at any scale, so they take the sign that the others have in common.
+    """
     if shortcut is None:
         return carried
-    return np.pad(carried, (shortcut.before, shortcut.behind), constant_values=1.0)
+    sign = -1.0 if (carried < 0).all() else 1.0
+    return np.pad(carried, (shortcut.before, shortcut.behind), constant_values=sign)
 
 
 def _reading(norm: Affine, carried: Array) -> Affine:
@@ -264,8 +268,10 @@ def _check_finite(network: FoldedNetwork, arithmetic: Arithmetic) -> None:
                 arrays.append((f"{step.name}.shortcut", step.kept_mul))
             for index, conv in enumerate(step.branch):
                 add(f"{step.name}.branch{index}", conv)
-    if network.pixel_skip is not None:
-        add("pixel_skip.dense", network.pixel_skip.dense)
+    if (skip := network.pixel_skip) is not None:
+        add("pixel_skip.dense", skip.dense)
+        kept = (mul for mul in (skip.image_mul, skip.drawn_mul) if mul is not None)
+        arrays.extend(("pixel_skip", mul) for mul in kept)
     for name, values in arrays:
         # A NaN fails the comparison, so this finds it as well as an infinity.
         if not (np.abs(values) <= arithmetic.largest).all():

@@ -38,7 +38,7 @@ GRANULARITIES: tuple[Granularity, ...] = (
     "block",
     "channel",
 )
-_PARAMETERS = 20_000  # about; the cost grows with their number
+_PARAMETERS = 60_000  # about; the cost grows with their number
 _NARROWEST = 0.05
 _CLASSES = 10
 _SHALLOW = 9  # blocks
@@ -160,7 +160,7 @@ def _random_network(
 
 @torch.no_grad()
 def _draw_scales(network: AdaptiveNetwork) -> None:
-    """Learned scales: 1 to 1.1 on shortcuts, 0.1 to 0.3 on branches, and some below 0.
+    """Learned scales: 1 to 1.1 on shortcuts, smaller on branches, and some below 0.
 
     Of a deep network only the last block's own shortcut, where it is not shared: each negative one
     takes away most of what came before.
@@ -169,12 +169,14 @@ def _draw_scales(network: AdaptiveNetwork) -> None:
     shared = len({id(block.shortcut_scale) for _, block in blocks}) < len(blocks)
     for index, (_, block) in enumerate(blocks):
         if len(blocks) <= _SHALLOW:
-            negative = min(0.5, 2 / len(blocks))
+            # Beside a small branch, a negative shortcut would leave nothing above 0.
+            negative, weakest, strongest = min(0.5, 2 / len(blocks)), 0.6, 0.9
         else:
             negative = 0.5 if index == len(blocks) - 1 and not shared else 0.0
+            weakest, strongest = 0.1, 0.3
         for scale, low, high, below in (
             (block.shortcut_scale, 1.0, 1.1, negative),
-            (block.branch_scale, 0.1, 0.3, 0.5),
+            (block.branch_scale, weakest, strongest, 0.5),
         ):
             if scale is not None and isinstance(scale.raw, nn.Parameter):
                 signs = torch.where(torch.rand_like(scale.raw) < below, -1.0, 1.0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
+from service.engine.digest import BLANK_DIGEST, seal
 from service.engine.errors import (
     DeviceError,
     ModelNotFoundError,
@@ -58,7 +60,15 @@ def rewrite(path: Path, old: str, new: str) -> None:
         if entry.key == METADATA_KEY:
             assert old in entry.value
             entry.value = entry.value.replace(old, new)
-    onnx.save(model, path)
+    write(model, path)
+
+
+def write(model: onnx.ModelProto, path: Path) -> None:
+    """Save a changed model with a digest that fits, as one who changes it on purpose would."""
+    data = model.SerializeToString()
+    stated = re.search(rb'"file_digest":"([0-9a-f]{64})"', data)
+    assert stated is not None
+    path.write_bytes(seal(data.replace(stated[1], BLANK_DIGEST.encode())))
 
 
 def test_finds_the_highest_version_by_default(root, repository):
@@ -153,11 +163,23 @@ def test_changed_weights_fail_the_golden_images(root, repository):
     model = onnx.load(path)
     bias = next(w for w in model.graph.initializer if w.name == "classifier.bias")
     bias.raw_data = (onnx.numpy_helper.to_array(bias) + np.float32(0.5)).tobytes()
-    onnx.save(model, path)
+    write(model, path)
     repository.refresh()
     error = repository.versions("colors")[1].error
     assert error is not None
     assert "golden" in error.detail
+
+
+def test_a_change_too_small_for_the_golden_images_is_found_by_the_digest(root, repository):
+    path = root / "colors" / "1" / "model.onnx"
+    model = onnx.load(path)
+    bias = next(w for w in model.graph.initializer if w.name == "classifier.bias")
+    bias.raw_data = (onnx.numpy_helper.to_array(bias) + np.float32(1e-7)).tobytes()
+    onnx.save(model, path)
+    repository.refresh()
+    error = repository.versions("colors")[1].error
+    assert error is not None
+    assert "digest" in error.detail
 
 
 def test_an_empty_repository_is_not_ready(tmp_path):

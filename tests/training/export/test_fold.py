@@ -233,7 +233,8 @@ def expected_muls(network: FusedNetwork) -> tuple[str, ...]:
             w = step.shortcut_scale
             if isinstance(step.shortcut, Padding):
                 ends = (step.shortcut.before, step.shortcut.behind)
-                carried = np.pad(carried, ends, constant_values=1.0)
+                sign = -1.0 if (carried < 0).all() else 1.0
+                carried = np.pad(carried, ends, constant_values=sign)
             product, signs = w * carried, set(np.sign(w * carried))
             safe = all(2.0**-16 <= abs(p) <= 2.0**16 for p in product)
             if isinstance(step.shortcut, Conv) or not w.any():
