@@ -7,6 +7,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PORT ?= 8000
 DEVICE ?= cuda
+# Tests run in so many processes, each with one thread.
+JOBS ?= 2
 # Serving has an environment of its own, so that it is seen to need nothing of training.
 SERVE := .venv
 DEV := .venv-dev
@@ -50,7 +52,7 @@ format: $(DEV)/.installed ## Format the code
 
 .PHONY: test
 test: $(DEV)/.installed ## Run the tests (no GPU, no network)
-	$(DEV)/bin/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest -n $(JOBS) $(ARGS)
 
 .PHONY: device-check
 device-check: $(SERVE)/.installed-$(EXTRA) ## Run the models on DEVICE=cuda (or cpu) and compare with PyTorch and the CPU
