@@ -86,7 +86,9 @@ def _bare_steps(trainer: Trainer, x: torch.Tensor, labels: torch.Tensor, steps: 
 def make_config(out: Path, values: dict[str, Any]) -> TrainConfig:
     """A configuration whose run nobody will read; ``out`` is a folder that can go."""
     folder = Path(tempfile.mkdtemp(dir=out))
-    return TrainConfig(**{"data": "random", "out": folder, "epochs": 3, **values})
+    return TrainConfig(
+        **{"data": "random", "out": folder, "epochs": 3, "tensorboard": False, **values}
+    )
 
 
 def describe_machine(device: torch.device) -> str:
