@@ -15,7 +15,7 @@ from torch import Tensor
 from service.engine.session import Session, SessionOptions, available_cpus
 from service.metadata import MODEL_FILE
 from training.checkpoint import FILE_NAME
-from training.data.dataset import ImageData, load_data
+from training.data.dataset import ImageData, LoadOptions, load_data
 from training.evaluate import predict_logits
 from training.report.errors import ReportError
 from training.report.runs import DeviceChoice, Say, load_data_of, open_run
@@ -167,9 +167,15 @@ def _open_onnx(file: Path, device: DeviceChoice) -> EvaluatedModel:
         ),
         device=session.device,
         threads=options.threads,
-        # The seed chose the held-out images where the data has no test split.
+        # The seed chose the held-out images where the data has no test split; a file can't say
+        # what its run did with bad pictures, and the report counts those left out.
         read_data=lambda source, say: load_data(
-            source, size.height, size.resize, training.seed if training else 0, say=say
+            source,
+            size.height,
+            size.resize,
+            training.seed if training else 0,
+            LoadOptions(bad_files="skip"),
+            say,
         ),
         answer=lambda pixels: session.run(pixels.numpy()).logits,
     )
