@@ -267,10 +267,10 @@ class TrainConfig(
             return self.droppath == "stochastic_depth"
         return self.drop_rescale
 
-    def steps_per_epoch(self, images: int) -> int:
-        """Batches in a pass over so many images."""
+    def steps_per_epoch(self, images: int, processes: int = 1) -> int:
+        """Batches in a pass over so many images; every process needs a part of each."""
         whole, rest = divmod(images, self.batch_size)
-        return whole + (rest > 0 and (self.last_batch == "keep" or whole == 0))
+        return whole + (rest >= processes and (self.last_batch == "keep" or whole == 0))
 
     def for_images(self, images: int) -> Self:
         """The configuration with as many epochs as ``min_steps`` asks for on so many images."""

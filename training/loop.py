@@ -98,8 +98,8 @@ def fit(config: TrainConfig, say: Say, stop: Callable[[], bool] = lambda: False)
     state, trainer = start_run(config, data, processes, say)
     say(_describe(trainer))
     data = _resident(data, processes.device)
-    steps_a_epoch = len(_batches(0, config, len(data.train), processes.count))
-    done = state.epochs_done * steps_a_epoch + (state.partial.steps if state.partial else 0)
+    done = state.epochs_done * config.steps_per_epoch(len(data.train), processes.count)
+    done += state.partial.steps if state.partial else 0
     journal = None
     if processes.is_main:
         journal = Journal(state, resumed_at=done, tensorboard=config.tensorboard)

@@ -18,7 +18,7 @@ from training.averaging import AveragedWeights
 from training.checkpoint import RunState
 from training.config import TrainConfig
 from training.data.augment import Normalize, channel_statistics, to_channels
-from training.data.dataset import ImageData, LoadOptions, Split, load_data
+from training.data.dataset import DataError, ImageData, LoadOptions, Split, load_data
 from training.droppath import Droppath
 from training.errors import TrainingError
 from training.needs import estimate_memory, free_bytes, say_fitting
@@ -51,6 +51,24 @@ def load_run_data(config: TrainConfig, say: Say) -> ImageData:
         label_column=config.label_column,
     )
     return load_data(config.data, config.image_px, config.resize, config.seed, options, say)
+
+
+def load_data_of(state: RunState, source: str | None, say: Say) -> ImageData:
+    """Read the data of a run as the run read it.
+
+    Args:
+        state: The run.
+        source: Where the data is now; None: where it was in training.
+        say: Receives lines that a person should read.
+
+    Raises:
+        DataError: It can't be read.
+    """
+    changes = {"data": source or state.config.data, "image_px": state.image_px}
+    try:
+        return load_run_data(state.config.model_copy(update=changes), say)
+    except DataError as error:
+        raise DataError(f"{error}; --data says where the data is now") from error
 
 
 def start_run(
@@ -138,12 +156,11 @@ def check_memory(state: RunState, data: ImageData, processes: Processes, say: Sa
         network = network_of(state)
     config, device = state.config, processes.device
     held = data.train.pixels.nbytes if isinstance(data.train, Split) else 0
-    # On the CPU the pixels are there already, and out of what is free.
     need = estimate_memory(
         config,
         network,
         (1 if state.grey else 3, state.image_px, state.image_px),
-        held if device.type != "cpu" else 0,
+        held,
         processes.count,
     )
     free = free_bytes(device)
@@ -152,6 +169,8 @@ def check_memory(state: RunState, data: ImageData, processes: Processes, say: Sa
     each = " a process" if processes.count > 1 else ""
     known = "" if free is None else f"; {free / 1e9:.1f} GB are free{each}"
     say(f"needs {need}{each}{known}")
+    if free is not None and device.type == "cpu":
+        free += held  # the pixels are there already, and out of what is free
     if free is not None and need.total > free:
         raise TrainingError(
             f"this run needs {need}{each}, and {free / 1e9:.1f} GB are free;"

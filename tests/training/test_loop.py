@@ -11,7 +11,7 @@ from tests.conftest import tiny_config
 from training import optim
 from training.checkpoint import CheckpointError, load_checkpoint
 from training.errors import Stopped, TrainingError
-from training.loop import fit
+from training.loop import _batches, fit
 from training.optim import build_optimizer, learning_rate
 from training.start import network_of
 
@@ -173,3 +173,12 @@ def test_unknown_networks_and_missing_devices(image_folder, tmp_path):
     if not torch.cuda.is_available():
         with pytest.raises(TrainingError, match="--device cpu"):
             fit(tiny_config(image_folder, tmp_path / "r", device="cuda"), quiet)
+
+
+@pytest.mark.parametrize("last_batch", ["drop", "keep"])
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("images", [1, 7, 8, 9, 15, 16])
+def test_the_configuration_counts_the_steps_that_are_taken(images, processes, last_batch, tmp_path):
+    config = tiny_config(tmp_path, tmp_path, batch_size=8, last_batch=last_batch)
+    taken = len(_batches(0, config, images, processes))
+    assert config.steps_per_epoch(images, processes) == taken

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.cli import USAGE_ERROR, fail
+from training.commands.missing import missing
 
 if TYPE_CHECKING:
     from training.report.evaluation import Evaluation, EvaluationRequest
 
 _PROGRAM = "adaresnet evaluate"
-_MISSING = {
-    "torch": "PyTorch is missing: install adaresnet[train]",
-    "matplotlib": "matplotlib is missing: install adaresnet[train]",
-    "onnxruntime": "ONNX Runtime is missing: install adaresnet[cpu] or adaresnet[gpu]",
-}
 
 
 def evaluate(argv: list[str]) -> int:
@@ -26,9 +21,8 @@ def evaluate(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     if args.batch_size < 1:
         return fail(_PROGRAM, f"--batch-size is {args.batch_size}; at least 1", USAGE_ERROR)
-    for package, message in _MISSING.items():
-        if importlib.util.find_spec(package) is None:
-            return fail(_PROGRAM, message)
+    if (line := missing("torch", "matplotlib", "onnxruntime")) is not None:
+        return fail(_PROGRAM, line)
 
     from service.engine.errors import ServiceError
     from training.checkpoint import CheckpointError

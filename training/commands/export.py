@@ -29,13 +29,13 @@ def export(argv: list[str]) -> int:
         return fail(_PROGRAM, line)
 
     from service.engine.errors import ServiceError
+    from service.engine.publish import PublishError
     from training.checkpoint import CheckpointError
     from training.data.dataset import DataError
     from training.errors import TrainingError
     from training.export.fold import FoldError
     from training.export.graph import GraphTooLargeError
     from training.export.pipeline import ExportRequest, export_checkpoint
-    from training.export.publish import PublishError
     from training.export.verify import VerificationError
 
     expected = (

@@ -6,6 +6,7 @@ import importlib.util
 
 _EXTRAS = {
     "torch": "PyTorch is missing: install adaresnet[train]",
+    "matplotlib": "matplotlib is missing: install adaresnet[train]",
     "onnxruntime": "ONNX Runtime is missing: install adaresnet[cpu] or adaresnet[gpu]",
 }
 

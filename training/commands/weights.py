@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.cli import USAGE_ERROR, fail
+from training.commands.missing import missing
 
 if TYPE_CHECKING:
     from training.report.weights import WeightsReport, WeightsRequest
 
 _PROGRAM = "adaresnet weights"
-_MISSING = {
-    "torch": "PyTorch is missing: install adaresnet[train]",
-    "matplotlib": "matplotlib is missing: install adaresnet[train]",
-}
 _LEGEND = """\
 START, END: the scale before training and now; with one a channel its mean, and MIN and MAX.
 SKIP SHARE: rms(w S(x)) / (rms(w S(x)) + rms(v T(x))).
@@ -29,9 +25,8 @@ def weights(argv: list[str]) -> int:
     args = _parser().parse_args(argv)
     if args.images < 0:
         return fail(_PROGRAM, f"--images is {args.images}; at least 0", USAGE_ERROR)
-    for package, message in _MISSING.items():
-        if importlib.util.find_spec(package) is None:
-            return fail(_PROGRAM, message)
+    if (line := missing("torch", "matplotlib")) is not None:
+        return fail(_PROGRAM, line)
 
     from training.checkpoint import CheckpointError
     from training.errors import TrainingError

@@ -11,6 +11,7 @@ import onnx
 
 from service.engine.digest import BLANK_DIGEST, seal
 from service.engine.golden import replay_golden_images
+from service.engine.publish import PublishError, check_name, publish, write_file
 from service.engine.session import Session, SessionOptions, available_cpus
 from service.metadata import Input, ModelMetadata, Precision
 from training.checkpoint import RunState, load_checkpoint, restore_averaged
@@ -28,12 +29,11 @@ from training.export.fold import FLOAT16, fold_network
 from training.export.fuse import fuse_network
 from training.export.graph import build_graph, count_operators, with_metadata
 from training.export.precision import MAX_ACCURACY_LOSS, enforce_bounds
-from training.export.publish import PublishError, check_name, publish, write_file
 from training.export.quantize import calibration_images, largest_activation, quantize
 from training.export.rounding import check_headroom, with_rounding
 from training.export.verify import check_operators, compare, traced_operators
 from training.networks.registry import AdaptiveNetwork
-from training.start import load_run_data, network_of
+from training.start import load_data_of, network_of
 
 
 @dataclass(frozen=True)
@@ -195,11 +195,7 @@ def _prove(
 
 
 def _test_data(state: RunState, source: str | None, say: Callable[[str], None]) -> ImageData:
-    where = {"image_px": state.image_px, "data": source or state.config.data}
-    try:
-        data = load_run_data(state.config.model_copy(update=where), say)
-    except DataError as error:
-        raise DataError(f"{error}; --data says where the run's data is now") from error
+    data = load_data_of(state, source, say)
     if data.class_names != state.class_names:
         raise DataError(
             f"the data's classes are {list(data.class_names)}; the run was trained on"

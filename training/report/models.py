@@ -18,7 +18,8 @@ from training.checkpoint import FILE_NAME
 from training.data.dataset import ImageData, LoadOptions, load_data
 from training.evaluate import predict_logits
 from training.report.errors import ReportError
-from training.report.runs import DeviceChoice, Say, load_data_of, open_run
+from training.report.runs import DeviceChoice, Say, open_run
+from training.start import load_data_of
 
 Format = Literal["checkpoint", "onnx"]
 _SHOWN_NAMES = 5

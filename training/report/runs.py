@@ -11,10 +11,9 @@ import torch
 
 from training.checkpoint import CheckpointError, RunState, load_checkpoint, restore_averaged
 from training.data.augment import Normalize
-from training.data.dataset import DataError, ImageData
 from training.networks.registry import AdaptiveNetwork
 from training.report.errors import ReportError
-from training.start import load_run_data, network_of
+from training.start import network_of
 
 Say = Callable[[str], None]
 DeviceChoice = Literal["auto", "cpu", "cuda"]
@@ -73,21 +72,3 @@ def pick_device(choice: DeviceChoice) -> torch.device:
     if choice == "cuda" and not available:
         raise ReportError("PyTorch finds no CUDA device; use --device cpu")
     return torch.device("cuda" if available and choice != "cpu" else "cpu")
-
-
-def load_data_of(state: RunState, source: str | None, say: Say) -> ImageData:
-    """Read the data of a run as the run read it.
-
-    Args:
-        state: The run.
-        source: Where the data is now; None: where it was in training.
-        say: Receives lines that a person should read.
-
-    Raises:
-        DataError: It can't be read.
-    """
-    changes = {"data": source or state.config.data, "image_px": state.image_px}
-    try:
-        return load_run_data(state.config.model_copy(update=changes), say)
-    except DataError as error:
-        raise DataError(f"{error}; --data says where the data is now") from error

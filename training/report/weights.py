@@ -13,9 +13,10 @@ from training.report.errors import ReportError
 from training.report.evaluation import check_classes
 from training.report.evaluation_text import align
 from training.report.paper_tables import PaperTables, make_tables
-from training.report.runs import OpenRun, Say, load_data_of, open_run
+from training.report.runs import OpenRun, Say, open_run
 from training.report.scales import RunScales, ScaleCourse, read_scales, with_shares
 from training.report.skip_share import BlockShare
+from training.start import load_data_of
 
 _DECIDES_DATA = {"data", "resize_rule", "seed", "bad_files", "image_column", "label_column"}
 _HEADER = ("BLOCK", "KIND", "SCALE", "START", "END", "MIN", "MAX", "SIGN", "SKIP SHARE", "W/GAIN")

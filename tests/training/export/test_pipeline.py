@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from service.engine.decode import decode_image
+from service.engine.publish import PublishError
 from service.engine.session import Session, SessionOptions
 from tests.conftest import CLASSES, tiny_config
 from training.checkpoint import FILE_NAME, CheckpointError
@@ -20,7 +21,6 @@ from training.export import pipeline
 from training.export.arrays import ConvStep, FoldedNetwork, FusedNetwork
 from training.export.fold import FoldError, fold_network
 from training.export.pipeline import ExportRequest, export_checkpoint
-from training.export.publish import PublishError
 from training.export.verify import VerificationError
 from training.loop import fit
 

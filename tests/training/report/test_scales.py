@@ -6,9 +6,10 @@ import torch
 from tests.conftest import tiny_config
 from training.data.dataset import Split
 from training.loop import fit
-from training.report.runs import load_data_of, open_run
+from training.report.runs import open_run
 from training.report.scales import read_scales, with_shares
 from training.report.weights import WeightsRequest, report_weights, weights_text
+from training.start import load_data_of
 
 
 def quiet(line: str) -> None:
