@@ -56,6 +56,11 @@ class Input(_Record):
     width: int = Field(ge=1, le=4096, description="pixels")
     resize: Resize = Resize()
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Memory of one image's pixels."""
+        return self.height * self.width * 3
+
 
 class Normalization(_Record):
     """The preprocessing inside the graph: ``(pixel / 255 - mean) / std`` a channel."""

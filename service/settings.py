@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 ENV_PREFIX = "ADARESNET_"
+MAX_TIMEOUT_S = 3600.0
 _REPOSITORY = Path(__file__).parent.parent / "models"
 _PACKAGED = Path(__file__).parent / "shipped_models"
 
@@ -37,6 +38,12 @@ class Settings(
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes any free port")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="processes that share the port and the CPUs, each with all models",
+    )
     models: Path | None = Field(
         default=None,
         description="model repository, models/<name>/<version>/model.onnx;"
@@ -49,23 +56,63 @@ class Settings(
         default="auto", description="cuda refuses to start where it can't run; auto falls back"
     )
     threads: int = Field(
-        default=0, ge=0, le=1024, description="CPU threads of one run; 0: all CPUs of the process"
+        default=0,
+        ge=0,
+        le=1024,
+        description="CPU threads of one run; 0: one, or all for a single image where a"
+        " measurement at load says that this is faster",
     )
-    max_batch_size: int = Field(default=32, ge=1, le=4096, description="images of one run")
+    instances: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        description="runs at once; 0: as many as the CPUs have room for, two on each GPU",
+    )
+    max_batch_size: int = Field(
+        default=0, ge=0, le=4096, description="images of one run; 0: measured at load"
+    )
+    max_queue_delay_ms: float = Field(
+        default=0, ge=0, le=10_000, description="how long an image may wait for its batch to fill"
+    )
     max_queue_size: int = Field(
         default=8192, ge=1, description="images that may be in work at once before 503"
     )
     max_pixel_bytes: int = Field(
-        default=2**30, ge=1, description="memory for their decoded pixels before 503"
+        default=2**30, ge=2**20, description="memory for their decoded pixels before 503"
     )
-    max_body_bytes: int = Field(default=64 * 2**20, ge=1, description="largest request body")
-    max_images: int = Field(default=4096, ge=1, description="images of one request")
+    max_body_bytes: int = Field(
+        default=2**30, ge=1, description="largest request body; large ones are never held whole"
+    )
+    max_buffer_bytes: int = Field(
+        default=64 * 2**20,
+        ge=1,
+        description="largest picture, part of a form or JSON document, which are held whole",
+    )
+    max_images: int = Field(default=100_000, ge=1, description="images of one request")
     max_image_pixels: int = Field(
         default=40_000_000, ge=1, description="width x height of an image"
     )
     request_timeout_s: float = Field(
-        default=30.0, gt=0, description="seconds until an unanswered request gets 504"
+        default=30.0,
+        gt=0,
+        le=MAX_TIMEOUT_S,
+        description="seconds until an unanswered request gets 504; the header X-Request-Timeout"
+        " says otherwise for one request",
     )
+    decoder: Literal["auto", "pillow"] = Field(
+        default="auto",
+        description="auto: a faster decoder for small plain JPEGs, with exactly Pillow's pixels",
+    )
+    jpeg_draft: bool = Field(
+        default=False,
+        description="decode large JPEGs at a fraction of their size: faster, with other pixels",
+    )
+    receipts: bool = Field(
+        default=True,
+        description="say in the headers of an answer which model file gave it and how long"
+        " decoding, waiting and running took",
+    )
+    access_log: bool = Field(default=True, description="write a line a request to the log")
     repository_poll_s: float = Field(
         default=2.0, ge=0, description="seconds between looks for new models; 0: never look"
     )

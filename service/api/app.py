@@ -12,19 +12,32 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from service.api import classify, errors, openapi, status
-from service.api.bodies import BodyLimits
-from service.api.middleware import BodyLimit, RequestContext
+from service.api import metrics as metrics_route
+from service.api.front import Front
+from service.api.limits import BodyLimits
 from service.engine.admission import AdmissionLimits
+from service.engine.decode import DecodeOptions
+from service.engine.decoding import DecodingOptions
 from service.engine.errors import DeviceError
+from service.engine.instances import InstanceOptions
+from service.engine.metrics import Metrics
+from service.engine.plan import PlanOptions
 from service.engine.predictor import EngineOptions, Predictor
 from service.engine.repository import RepositoryOptions
 from service.engine.session import SessionOptions, available_cpus
-from service.settings import Settings
+from service.settings import MAX_TIMEOUT_S, Settings
 
+_TELL_S = 0.25
 _logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, on_fatal: Callable[[str], None]) -> ASGIApp:
+def create_app(
+    settings: Settings,
+    on_fatal: Callable[[str], None],
+    *,
+    metrics: Metrics | None = None,
+    load_first: bool = False,
+) -> ASGIApp:
     """Build the service.
 
     The app answers at once; models are loaded behind it, and ``/readyz`` says when they are.
@@ -32,16 +45,25 @@ def create_app(settings: Settings, on_fatal: Callable[[str], None]) -> ASGIApp:
     Args:
         settings: All of them.
         on_fatal: Called with the reason when the service can never become ready.
+        metrics: Where to count; None: apart from other processes.
+        load_first: Answer only when the models were loaded, for others answer meanwhile.
     """
-    predictor = Predictor(engine_options(settings))
+    predictor = Predictor(engine_options(settings, workers=settings.workers), metrics)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(_watch(predictor, settings.repository_poll_s, on_fatal))
+        loaded = asyncio.Event()
+        tasks = [
+            asyncio.create_task(_watch(predictor, settings.repository_poll_s, on_fatal, loaded))
+        ]
+        if predictor.metrics.shared:
+            tasks.append(asyncio.create_task(_tell_other_workers(predictor)))
+        if load_first:
+            await loaded.wait()
         yield
-        watching.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await watching
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         predictor.close()
 
     app = FastAPI(
@@ -54,34 +76,53 @@ def create_app(settings: Settings, on_fatal: Callable[[str], None]) -> ASGIApp:
         redoc_url=None,
     )
     app.state.predictor = predictor
-    app.state.body_limits = BodyLimits(settings.max_images, settings.max_image_pixels)
+    app.state.metrics = predictor.metrics
+    app.state.body_limits = BodyLimits(
+        settings.max_images, settings.max_image_pixels, settings.max_buffer_bytes
+    )
     app.include_router(classify.router)
     app.include_router(status.router)
+    app.include_router(metrics_route.router)
     errors.install(app)
     openapi.install(app)
-    app.add_middleware(BodyLimit, max_body_bytes=settings.max_body_bytes)
-    return RequestContext(app)
+    app.state.receipts = settings.receipts
+    app.state.max_timeout_s = MAX_TIMEOUT_S
+    return Front(app, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
 
 
-def engine_options(settings: Settings) -> EngineOptions:
-    """Hand the settings down to the engine as plain values."""
-    cpus = available_cpus()
+def engine_options(settings: Settings, *, workers: int = 1) -> EngineOptions:
+    """Hand the settings down to the engine as plain values.
+
+    Args:
+        settings: All of them.
+        workers: Engines like this one that share the CPUs.
+    """
+    cpus = max(1, available_cpus() // workers)
     return EngineOptions(
         models=RepositoryOptions(
             root=settings.repository,
             default_model=settings.default_model,
-            sessions=SessionOptions(settings.device, settings.threads or cpus),
-            max_batch_size=settings.max_batch_size,
+            instances=InstanceOptions(
+                sessions=SessionOptions(settings.device, settings.threads),
+                lanes=settings.instances or max(1, cpus // max(1, settings.threads)),
+                cpus=cpus,
+                plan=PlanOptions(settings.max_batch_size, settings.max_queue_delay_ms / 1e3),
+            ),
             probe=settings.probe_models,
         ),
         admission=AdmissionLimits(settings.max_queue_size, settings.max_pixel_bytes),
-        decode_threads=cpus,
-        max_image_pixels=settings.max_image_pixels,
+        decode=DecodingOptions(
+            cpus,
+            settings.max_image_pixels,
+            DecodeOptions(settings.decoder, settings.jpeg_draft),
+        ),
         request_timeout_s=settings.request_timeout_s,
     )
 
 
-async def _watch(predictor: Predictor, every_s: float, on_fatal: Callable[[str], None]) -> None:
+async def _watch(
+    predictor: Predictor, every_s: float, on_fatal: Callable[[str], None], loaded: asyncio.Event
+) -> None:
     """Load the repository, then keep it up to date."""
     repository = predictor.repository
     first, failing = True, False
@@ -91,6 +132,7 @@ async def _watch(predictor: Predictor, every_s: float, on_fatal: Callable[[str],
             failing = False
         except DeviceError as error:
             on_fatal(f"{error.detail} {error.hint}")
+            loaded.set()
             return
         except Exception:
             # Whatever happens to the folder, what is loaded goes on serving.
@@ -100,4 +142,12 @@ async def _watch(predictor: Predictor, every_s: float, on_fatal: Callable[[str],
         if first and not repository.catalog:
             _logger.warning("no models in %s yet", repository.root)
         first = False
+        loaded.set()
         await asyncio.sleep(every_s)
+
+
+async def _tell_other_workers(predictor: Predictor) -> None:
+    """Keep what this process has in work where the others read it."""
+    while True:
+        predictor.metrics.refresh(predictor.admission.images)
+        await asyncio.sleep(_TELL_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -41,11 +41,15 @@ _HINT_OF = {
 
 def install(app: FastAPI) -> None:
     """Answer every error of an app as a problem document."""
-    app.add_exception_handler(errors.ServiceError, _service_error)
-    app.add_exception_handler(RequestValidationError, _invalid_parameters)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientDisconnect, _nobody_listens)
-    app.add_exception_handler(Exception, _unexpected)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
+
+
+def respond(request: Request, error: Exception) -> Response:
+    """Answer an error as the app would."""
+    return next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)(
+        request, error
+    )
 
 
 def status_of(error: errors.ServiceError) -> int:
@@ -124,6 +128,7 @@ def _problem(
     headers: Mapping[str, str] | None = None,
     wrong: list[dict[str, Any]] | None = None,
 ) -> Response:
+    request.app.state.metrics.refused(code)
     body: dict[str, Any] = {
         "type": f"/problems/{code}",
         "title": title,
@@ -136,3 +141,12 @@ def _problem(
     if wrong is not None:
         body["errors"] = wrong
     return Response(orjson.dumps(body), status, headers, PROBLEM_TYPE)
+
+
+_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {
+    errors.ServiceError: _service_error,
+    RequestValidationError: _invalid_parameters,
+    HTTPException: _http_error,
+    ClientDisconnect: _nobody_listens,
+    Exception: _unexpected,
+}

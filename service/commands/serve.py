@@ -32,6 +32,7 @@ def serve(argv: list[str]) -> int:
     import uvicorn
 
     from service.api.app import create_app
+    from service.api.connection import Connection
 
     logging.basicConfig(
         level=settings.log_level.upper(),
@@ -54,12 +55,12 @@ def serve(argv: list[str]) -> int:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings, on_fatal),
-            # h11 bounds the head of a request, and reads the body of one that asks for an upgrade.
-            http="h11",
+            http=Connection,
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here depends on the client's address
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_DRAIN_S,
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import asyncio
+from collections import deque
 from dataclasses import dataclass
 
 from service.engine.errors import QueueFullError, RequestTooLargeError
@@ -23,47 +23,43 @@ class AdmissionLimits:
 
 
 class Admission:
-    """Lets requests in, or refuses them before any work is done. Used on the event loop only."""
+    """Lets images in, or refuses them before any work is done. Used on the event loop only.
+
+    The images of a large request come in by and by: the first of them are refused when there is no
+    room, the others wait for it. Images in work are always done some time, so this can't lock up.
+
+    Attributes:
+        images: Images in work now.
+    """
 
     def __init__(self, limits: AdmissionLimits) -> None:
         """Start empty."""
-        self._limits = limits
-        self._images = 0
+        self.limits = limits
+        self.images = 0
         self._pixel_bytes = 0
+        self._in_line: deque[tuple[int, int, asyncio.Future[None]]] = deque()
 
-    @contextlib.contextmanager
-    def admit(self, images: int, pixel_bytes: int) -> Iterator[None]:
-        """Count a request in for as long as the block runs.
+    def enter(self, images: int, pixel_bytes: int) -> None:
+        """Let a request's first images in; ``leave`` must follow.
 
         Args:
-            images: Images of the request.
+            images: At most ``limits.images``.
             pixel_bytes: Size of their decoded pixels.
 
         Raises:
-            RequestTooLargeError: The request alone needs more memory than there is for all.
-            QueueFullError: There is no room for it now.
+            RequestTooLargeError: They alone need more memory than there is for all.
+            QueueFullError: There is no room for them now.
         """
-        self._check(images, pixel_bytes)
-        self._images += images
-        self._pixel_bytes += pixel_bytes
-        try:
-            yield
-        finally:
-            self._images -= images
-            self._pixel_bytes -= pixel_bytes
-
-    def _check(self, images: int, pixel_bytes: int) -> None:
-        limits = self._limits
+        limits = self.limits
         if pixel_bytes > limits.pixel_bytes:
             raise RequestTooLargeError(
                 f"The pixels of {images} images take {pixel_bytes} bytes at the model's size; the"
                 f" limit is {limits.pixel_bytes}.",
-                hint="Split the images over several requests, or raise max_pixel_bytes.",
+                hint="Raise max_pixel_bytes.",
             )
-        # An empty service takes a request of any number, else one over the limit could never run.
-        if self._images and self._images + images > limits.images:
+        if self.images + images > limits.images or self._in_line:
             raise QueueFullError(
-                f"{self._images} images are in work; the limit is {limits.images}.",
+                f"{self.images} images are in work; the limit is {limits.images}.",
                 hint="Retry after a second, or raise max_queue_size.",
             )
         if self._pixel_bytes + pixel_bytes > limits.pixel_bytes:
@@ -72,3 +68,44 @@ class Admission:
                 f" {limits.pixel_bytes}.",
                 hint="Retry after a second, or raise max_pixel_bytes.",
             )
+        self.images += images
+        self._pixel_bytes += pixel_bytes
+
+    async def enter_later(self, images: int, pixel_bytes: int) -> None:
+        """Let more images of a request in as soon as there is room; ``leave`` must follow."""
+        if not self._in_line and self._fits(images, pixel_bytes):
+            self.images += images
+            self._pixel_bytes += pixel_bytes
+            return
+        place = asyncio.get_running_loop().create_future()
+        self._in_line.append((images, pixel_bytes, place))
+        try:
+            await place
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.leave(images, pixel_bytes)
+            else:
+                self._in_line.remove((images, pixel_bytes, place))
+                self._let_in()
+            raise
+
+    def leave(self, images: int, pixel_bytes: int) -> None:
+        """Count images out again."""
+        self.images -= images
+        self._pixel_bytes -= pixel_bytes
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._in_line and self._fits(*self._in_line[0][:2]):
+            images, pixel_bytes, place = self._in_line.popleft()
+            if place.done():
+                continue
+            self.images += images
+            self._pixel_bytes += pixel_bytes
+            place.set_result(None)
+
+    def _fits(self, images: int, pixel_bytes: int) -> bool:
+        return (
+            self.images + images <= self.limits.images
+            and self._pixel_bytes + pixel_bytes <= self.limits.pixel_bytes
+        )

@@ -1,158 +1,300 @@
-"""Work-conserving dynamic batching in front of one session.
+"""Work-conserving dynamic batching: which images run next, and whose answer is whose.
 
-An idle session takes whatever waits at once; while it is busy, requests gather, up to
-``max_batch_size`` images. Nothing ever waits for a timer. All state is touched on the event loop
-only, so there are no locks; the runs themselves happen in a thread pool.
+An idle lane takes what waits at once; while all are busy, requests gather. Only somebody who asks
+for ``max_queue_delay_s`` ever waits for a timer. Requests take turns, so that one with thousands
+of images holds nobody else up (docs/engine.md has the reasons). Everything here that lanes and
+the event loop both touch is touched under the lanes' lock.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from service.engine.images import Pixels
+from service.engine.metrics import VersionMetrics
 from service.engine.session import Prediction
 
-
-@dataclass(eq=False)
-class _Ticket:
-    """A request in the queue: its images, how many were handed out, and the parts that are done."""
-
-    images: NDArray[np.uint8]
-    answer: asyncio.Future[Prediction]
-    handed_out: int = 0
-    done: int = 0
-    parts: dict[int, Prediction] = field(default_factory=dict)
-
-    @property
-    def waiting(self) -> int:
-        return len(self.images) - self.handed_out
+# So long after a small request, large ones still run in small batches: the next is likely to come.
+_SMALL_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
+class BatchPlan:
+    """How the images of one model are cut into batches; ``service.engine.plan`` measures it.
+
+    Attributes:
+        batch_size: Images of a run of a large request, with no small ones about.
+        small_batch_size: Images of any other run: hardly dearer, and sooner over.
+        wide_up_to: So many images, with nobody else at work, run on all threads at once.
+        spread: Idle lanes share what waits; else the first takes as much as it can.
+        max_queue_delay_s: How long images may wait for their batch to fill.
+    """
+
+    batch_size: int
+    small_batch_size: int
+    wide_up_to: int = 0
+    spread: bool = True
+    max_queue_delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of images on their way through the engine.
+
+    Attributes:
+        batch_size: Images of the run that they were part of; the largest, if of several.
+        queue_s: Time until the first of them was taken.
+        run_s: Time of their run; the sum, if of several.
+    """
+
+    batch_size: int
+    queue_s: float
+    run_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Outputs for the images of one ticket, in their order, and how they came about."""
+
+    prediction: Prediction
+    receipt: Receipt
+
+
+@dataclass(eq=False, slots=True)
+class Flow:
+    """The tickets of one request. Flows take turns, however many images each has.
+
+    Attributes:
+        large: It has more images than a small batch.
+    """
+
+    large: bool = False
+    tickets: deque[Ticket] = field(default_factory=deque)
+    queued: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """Images that are answered together; ``handed_out`` is written under the lock."""
+
+    images: Pixels
+    answer: asyncio.Future[Served]
+    flow: Flow
+    submitted_s: float
+    handed_out: int = 0
+    done: int = 0
+    parts: list[tuple[int, Prediction, Batch]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
 class _Slice:
     """Images ``start`` to ``stop`` of a ticket, as a part of one batch."""
 
-    ticket: _Ticket
+    ticket: Ticket
     start: int
     stop: int
 
 
+@dataclass(eq=False, slots=True)
+class Batch:
+    """What one run takes, and after it what came out."""
+
+    owner: Batcher
+    slices: list[_Slice]
+    size: int
+    wide: bool
+    taken_s: float
+    run_s: float = 0.0
+    prediction: Prediction | None = None
+    error: Exception | None = None
+
+    def run(self, lane: int) -> None:
+        """Run it; in the lane's thread."""
+        parts = [piece.ticket.images[piece.start : piece.stop] for piece in self.slices]
+        images = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        started_s = time.perf_counter()
+        try:
+            self.prediction = self.owner.run(images, lane, self.wide)
+        except Exception as error:  # it belongs to those who wait for this batch
+            self.error = error
+        self.run_s = time.perf_counter() - started_s
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where its answers are awaited."""
+        return self.slices[0].ticket.answer.get_loop()
+
+
+@dataclass
+class Tally:
+    """Images of one model since it was loaded, by what became of them.
+
+    Attributes:
+        run: Went through the network.
+        left: Were never run, because whoever had sent them left or was out of time.
+        batches: Runs.
+    """
+
+    run: int = 0
+    left: int = 0
+    batches: int = 0
+
+
 class Batcher:
-    """Gathers the images of many requests into batches and hands every request its own answers."""
+    """The queue of one model."""
 
     def __init__(
         self,
-        run: Callable[[NDArray[np.uint8]], Prediction],
-        pool: Executor,
-        max_batch_size: int,
+        run: Callable[[Pixels, int, bool], Prediction],
+        plan: BatchPlan,
+        metrics: VersionMetrics | None = None,
     ) -> None:
-        """Batch calls of ``run``, made in ``pool``, one at a time."""
-        self._run = run
-        self._pool = pool
-        self._max_batch_size = max_batch_size
-        self._queue: deque[_Ticket] = deque()
-        self._busy = False
+        """Batch for ``run``, which takes images, the number of the lane, and "on all threads"."""
+        self.run = run
+        self.plan = plan
+        self.metrics = metrics
+        self.waiting = 0
+        self.tally = Tally()
+        self._small: deque[Flow] = deque()
+        self._large: deque[Flow] = deque()
+        self._small_first = 0  # so many small flows go before a large one has its next turn
+        self._last_small_s = float("-inf")
 
-    @property
-    def waiting(self) -> int:
-        """Images that no batch has taken yet."""
-        return sum(ticket.waiting for ticket in self._queue)
+    def add(self, ticket: Ticket) -> None:
+        """Queue a ticket. Under the lock."""
+        flow = ticket.flow
+        flow.tickets.append(ticket)
+        if not flow.queued:
+            flow.queued = True
+            (self._large if flow.large else self._small).append(flow)
+        self.waiting += len(ticket.images)
+        if not flow.large:
+            self._last_small_s = ticket.submitted_s
 
-    async def submit(self, images: NDArray[np.uint8]) -> Prediction:
-        """Queue images and wait for their answers.
+    def remove(self, ticket: Ticket) -> int:
+        """Take out of the queue what was not handed out yet; says how much. Under the lock."""
+        left = len(ticket.images) - ticket.handed_out
+        if not left:
+            return 0
+        ticket.handed_out = len(ticket.images)
+        flow = ticket.flow
+        flow.tickets.remove(ticket)
+        if not flow.tickets:
+            flow.queued = False
+            (self._large if flow.large else self._small).remove(flow)
+        self.waiting -= left
+        self.tally.left += left
+        return left
 
-        A caller that is cancelled leaves the queue: its images that have not run never will.
+    def wait_s(self, now_s: float) -> float:
+        """How long what waits shall still gather; 0 when a batch may begin. Under the lock."""
+        delay_s = self.plan.max_queue_delay_s
+        if not delay_s or self.waiting >= self.plan.batch_size:
+            return 0.0
+        oldest_s = min(queue[0].tickets[0].submitted_s for queue in self._queues())
+        return max(0.0, oldest_s + delay_s - now_s)
+
+    def take(self, idle_lanes: int, *, alone: bool) -> Batch:
+        """Form the next batch of what waits, at least one image. Under the lock.
 
         Args:
-            images: uint8 [N, H, W, 3], N >= 1; more than a batch holds are split over several.
-
-        Returns:
-            Outputs for the N images, in their order.
-
-        Raises:
-            InferenceError: The session failed on a batch with some of these images.
+            idle_lanes: Lanes with nothing to do, the one that takes included.
+            alone: Nothing runs in any other lane.
         """
-        ticket = _Ticket(images, asyncio.get_running_loop().create_future())
-        self._queue.append(ticket)
-        self._start_next()
-        try:
-            return await ticket.answer
-        finally:
-            self._leave(ticket)
+        plan, now_s = self.plan, time.perf_counter()
+        if alone and self.waiting <= plan.wide_up_to:
+            return self._batch(self._queues(), self.waiting, now_s, wide=True)
+        share = -(-self.waiting // idle_lanes) if plan.spread else self.waiting
+        if self._small and (self._small_first > 0 or not self._large):
+            return self._batch([self._small], min(plan.small_batch_size, share), now_s)
+        self._small_first = max(1, len(self._small))
+        alternating = now_s - self._last_small_s < _SMALL_AGAIN_S
+        limit = plan.small_batch_size if alternating else plan.batch_size
+        return self._batch([self._large], min(limit, share), now_s)
 
-    def _leave(self, ticket: _Ticket) -> None:
-        # A ticket is in the queue for as long as it has images that were not handed out.
-        if ticket.waiting:
-            self._queue.remove(ticket)
-            ticket.handed_out = len(ticket.images)
+    def _queues(self) -> list[deque[Flow]]:
+        return [queue for queue in (self._small, self._large) if queue]
 
-    def _start_next(self) -> None:
-        if self._busy or not self._queue:
-            return
-        self._busy = True
-        slices = self._next_batch()
-        future = asyncio.get_running_loop().run_in_executor(self._pool, self._run_slices, slices)
-        future.add_done_callback(lambda done: self._finish(slices, done))
+    def _batch(
+        self, queues: list[deque[Flow]], size: int, now_s: float, *, wide: bool = False
+    ) -> Batch:
+        """Take up to ``size`` images of flows in turns: who has more goes on at the end."""
+        room, slices = size, list[_Slice]()
+        for queue in queues:
+            while room and queue:
+                flow = queue.popleft()
+                room -= _take_from(flow, room, slices)
+                self._small_first -= not flow.large
+                if flow.tickets:
+                    queue.append(flow)
+                else:
+                    flow.queued = False
+        taken = size - room
+        self.waiting -= taken
+        self.tally.batches += 1
+        self.tally.run += taken
+        return Batch(self, slices, taken, wide, now_s)
 
-    def _next_batch(self) -> list[_Slice]:
-        """Take images in turns: a request that doesn't fit goes on at the end of the queue."""
-        room = self._max_batch_size
-        slices: list[_Slice] = []
-        while room and self._queue:
-            # Everyone who waits gets a share first, so that a large request can't starve others;
-            # what the small ones leave over is shared out again.
-            share = max(1, room // len(self._queue))
-            for _ in range(min(room, len(self._queue))):
-                ticket = self._queue.popleft()
-                start = ticket.handed_out
-                ticket.handed_out += min(ticket.waiting, share)
-                slices.append(_Slice(ticket, start, ticket.handed_out))
-                room -= ticket.handed_out - start
-                if ticket.waiting:
-                    self._queue.append(ticket)
-        return slices
 
-    def _run_slices(self, slices: list[_Slice]) -> Prediction:
-        parts = [piece.ticket.images[piece.start : piece.stop] for piece in slices]
-        return self._run(parts[0] if len(parts) == 1 else np.concatenate(parts))
+def _take_from(flow: Flow, count: int, slices: list[_Slice]) -> int:
+    """Hand out up to ``count`` images of a flow; says how many."""
+    left = count
+    while left and flow.tickets:
+        ticket = flow.tickets[0]
+        start = ticket.handed_out
+        ticket.handed_out = min(start + left, len(ticket.images))
+        slices.append(_Slice(ticket, start, ticket.handed_out))
+        left -= ticket.handed_out - start
+        if ticket.handed_out == len(ticket.images):
+            flow.tickets.popleft()
+    return count - left
 
-    def _finish(self, slices: list[_Slice], done: asyncio.Future[Prediction]) -> None:
-        self._busy = False
-        error = done.exception()
-        if error is not None:
-            for piece in slices:
-                self._leave(piece.ticket)
-        # The next batch begins before this one's answers are handed out.
-        self._start_next()
-        row = 0
-        for piece in slices:
-            count = piece.stop - piece.start
-            if piece.ticket.answer.done():
-                pass  # its caller left while the batch ran
-            elif error is not None:
-                piece.ticket.answer.set_exception(error)
+
+def deliver(batch: Batch) -> None:
+    """Give everybody in a batch that has run their own answers. On the event loop."""
+    if batch.owner.metrics is not None:
+        wait_s = batch.taken_s - batch.slices[0].ticket.submitted_s
+        batch.owner.metrics.batch(batch.size, wait_s, batch.run_s)
+    row = 0
+    for piece in batch.slices:
+        count = piece.stop - piece.start
+        ticket = piece.ticket
+        if ticket.answer.done():
+            pass  # its caller left while the batch ran
+        elif batch.error is not None:
+            ticket.answer.set_exception(batch.error)
+        else:
+            assert batch.prediction is not None
+            rows = slice(row, row + count)
+            part = Prediction(batch.prediction.logits[rows], batch.prediction.probabilities[rows])
+            ticket.done += count
+            if count == len(ticket.images):
+                ticket.answer.set_result(Served(part, _receipt(ticket, [batch])))
             else:
-                _deliver(piece, done.result(), row)
-            row += count
+                ticket.parts.append((piece.start, part, batch))
+                if ticket.done == len(ticket.images):
+                    ticket.answer.set_result(_joined(ticket))
+        row += count
 
 
-def _deliver(piece: _Slice, batch: Prediction, row: int) -> None:
-    ticket, count = piece.ticket, piece.stop - piece.start
-    rows = slice(row, row + count)
-    ticket.parts[piece.start] = Prediction(batch.logits[rows], batch.probabilities[rows])
-    ticket.done += count
-    if ticket.done < len(ticket.images):
-        return
-    parts = [part for _, part in sorted(ticket.parts.items())]
-    if len(parts) == 1:
-        ticket.answer.set_result(parts[0])
-    else:
-        logits = np.concatenate([part.logits for part in parts])
-        probabilities = np.concatenate([part.probabilities for part in parts])
-        ticket.answer.set_result(Prediction(logits, probabilities))
+def _joined(ticket: Ticket) -> Served:
+    ticket.parts.sort(key=lambda part: part[0])
+    prediction = Prediction(
+        np.concatenate([part.logits for _, part, _ in ticket.parts]),
+        np.concatenate([part.probabilities for _, part, _ in ticket.parts]),
+    )
+    return Served(prediction, _receipt(ticket, [batch for _, _, batch in ticket.parts]))
+
+
+def _receipt(ticket: Ticket, batches: list[Batch]) -> Receipt:
+    return Receipt(
+        max(batch.size for batch in batches),
+        min(batch.taken_s for batch in batches) - ticket.submitted_s,
+        sum(batch.run_s for batch in batches),
+    )

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Up to so many, sorting Python's floats is faster than three calls of numpy.
+_FEW_CLASSES = 64
+
+# Class indices and probabilities of one image after the other.
+Ranked = Iterable[tuple[Sequence[int], Sequence[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -13,12 +20,16 @@ class Ranking:
     """The best classes, most probable first.
 
     Attributes:
-        class_ids: int64 [N, K].
+        class_ids: int32 [N, K].
         probabilities: float32 [N, K].
     """
 
-    class_ids: NDArray[np.int64]
+    class_ids: NDArray[np.int32]
     probabilities: NDArray[np.float32]
+
+    def __iter__(self) -> Iterator[tuple[list[int], Sequence[np.float32]]]:
+        """Class indices and probabilities of one image after the other."""
+        return zip(self.class_ids.tolist(), map(list, self.probabilities), strict=True)
 
 
 def rank(probabilities: NDArray[np.float32], k: int) -> Ranking:
@@ -30,4 +41,26 @@ def rank(probabilities: NDArray[np.float32], k: int) -> Ranking:
     """
     # A stable sort of the negated values puts the lower index first among equals.
     class_ids = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return Ranking(class_ids, np.take_along_axis(probabilities, class_ids, axis=1))
+    return Ranking(class_ids.astype(np.int32), np.take_along_axis(probabilities, class_ids, axis=1))
+
+
+def rank_one(probabilities: NDArray[np.float32], k: int) -> Ranked:
+    """The same for a single image, float32 [1, C], without numpy's cost for a small array."""
+    classes = probabilities.shape[1]
+    if classes > _FEW_CLASSES:
+        return rank(probabilities, k)
+    row = probabilities[0]
+    values = row.tolist()
+    # This sort is stable too, in reverse as well.
+    best = sorted(range(classes), key=values.__getitem__, reverse=True)[:k]
+    return [(best, [row[class_id] for class_id in best])]
+
+
+def join(rankings: Sequence[Ranking]) -> Ranking:
+    """One ranking of the images of several, in their order."""
+    if len(rankings) == 1:
+        return rankings[0]
+    return Ranking(
+        np.concatenate([ranking.class_ids for ranking in rankings]),
+        np.concatenate([ranking.probabilities for ranking in rankings]),
+    )

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,11 +26,13 @@ from service.engine.errors import (
     VersionNotFoundError,
 )
 from service.engine.golden import replay_golden_images
+from service.engine.instances import InstanceOptions, Instances
+from service.engine.metrics import Metrics, VersionMetrics
 from service.engine.onnx_file import check_model_file
 from service.engine.probe import Probe, Tried
 from service.engine.scan import scan
-from service.engine.session import Session, SessionOptions
-from service.metadata import MODEL_FILE
+from service.engine.session import Session
+from service.metadata import MODEL_FILE, ModelMetadata
 
 # What kept a file from loading may pass without the file changing: memory, open files, a device.
 # Each try that fails doubles the time until the next, for the file may be one that takes long.
@@ -47,15 +48,13 @@ class RepositoryOptions:
     Attributes:
         root: The folder.
         default_model: Answers requests that name no model; None: the first by name.
-        sessions: How files are loaded.
-        max_batch_size: Images of one run.
+        instances: How files are loaded.
         probe: Try every file in a process of its own before it is loaded here.
     """
 
     root: Path
     default_model: str | None
-    sessions: SessionOptions
-    max_batch_size: int
+    instances: InstanceOptions
     probe: bool = True
 
 
@@ -67,8 +66,9 @@ class ReadyVersion:
         name: The model's name.
         version: Its number.
         digest: SHA-256 of the file, hex.
-        session: The loaded file.
+        instances: The loaded file.
         batcher: The way in.
+        metrics: What is counted of it.
         golden_difference: Largest logit difference on the golden images; None without any.
         config_digest: SHA-256 of its ``config.toml`` and label file, hex; None without one.
     """
@@ -76,10 +76,21 @@ class ReadyVersion:
     name: str
     version: int
     digest: str
-    session: Session
+    instances: Instances
     batcher: Batcher
     golden_difference: float | None
+    metrics: VersionMetrics
     config_digest: str | None = None
+
+    @property
+    def session(self) -> Session:
+        """The first of its sessions; what it says holds for all."""
+        return self.instances.first
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """What the file says about itself, or its configuration about it."""
+        return self.instances.first.metadata
 
 
 @dataclass(frozen=True)
@@ -102,14 +113,14 @@ Catalog = Mapping[str, Mapping[int, Entry]]
 class ModelRepository:
     """Loads, holds and swaps model versions."""
 
-    def __init__(self, options: RepositoryOptions, pool: Executor) -> None:
-        """Serve a folder, with runs made in ``pool``; nothing is loaded before ``refresh``."""
+    def __init__(self, options: RepositoryOptions, metrics: Metrics | None = None) -> None:
+        """Serve a folder; nothing is loaded before ``refresh``."""
+        self._metrics = metrics or Metrics()
         self.root = options.root
         self.catalog: Catalog = {}
         self._options = options
-        self._sessions = options.sessions
+        self._instances = options.instances
         self._device_settled = False
-        self._pool = pool
         self._probe = Probe() if options.probe else None
         self._required: frozenset[str] | None = None
         self._skipped: set[Path] = set()
@@ -151,6 +162,12 @@ class ModelRepository:
             for version in versions.keys() - new.get(name, {}).keys():
                 _logger.info("model %s version %d is gone", name, version)
         self.catalog = new
+        self._metrics.serve(
+            (name, version, entry.ready.digest, entry.ready.session.provider)
+            for name, versions in new.items()
+            for version, entry in versions.items()
+            if entry.ready
+        )
         if self._required is None:
             default = self._options.default_model
             self._required = frozenset(new) | ({default} if default else set())
@@ -239,6 +256,7 @@ class ModelRepository:
         except DeviceError:
             raise
         except Exception as error:  # whatever one file does, the others are served
+            self._metrics.load(name, version, succeeded=False)
             failure = error if isinstance(error, ServiceError) else _broken(error)
             _logger.error(
                 "model %s version %d is not served: %s %s",
@@ -251,6 +269,7 @@ class ModelRepository:
             failures = before.failures + 1 if before and again else 1
             retry_at_s = time.monotonic() + min(RETRY_S * 2 ** (failures - 1), _MAX_RETRY_S)
             return Entry(stamp, before.ready if before else None, failure, retry_at_s, failures)
+        self._metrics.load(name, version, succeeded=True)
         _logger.info("model %s version %d is ready on %s", name, version, ready.session.provider)
         return Entry(stamp, ready, None)
 
@@ -263,37 +282,42 @@ class ModelRepository:
             raise ModelLoadError(
                 "The file changed while it was being loaded.", hint="It is loaded again at once."
             )
-        session = self._open(bundle)
-        if check_digest(bundle.model, session.metadata.file_digest) == "differs":
+        instances = self._open(bundle)
+        if check_digest(bundle.model, instances.first.metadata.file_digest) == "differs":
             raise ModelLoadError(
                 "The file was changed after it was written: its digest differs.",
                 hint="Copy or export it again.",
             )
+        differences = [replay_golden_images(session) for session in instances.sessions]
+        instances.measure(bundle.model, bundle.config)
+        metrics = self._metrics.version(name, version)
         return ReadyVersion(
             name=name,
             version=version,
             digest=bundle.digest,
-            session=session,
-            golden_difference=replay_golden_images(session),
-            batcher=Batcher(session.run, self._pool, self._options.max_batch_size),
+            instances=instances,
+            golden_difference=max((d for d in differences if d is not None), default=None),
+            batcher=Batcher(instances.run, instances.plan, metrics),
+            metrics=metrics,
             config_digest=bundle.config_digest,
         )
 
-    def _open(self, bundle: Bundle) -> Session:
+    def _open(self, bundle: Bundle) -> Instances:
         """Load a file on the device that the first file settled.
 
         A later file that fails there is that file's trouble (too large for the memory that is
         left, say): it neither ends the service nor silently goes to the CPU.
         """
         try:
-            session = Session(bundle.model, self._sessions, bundle.config)
+            instances = Instances(bundle.model, self._instances, bundle.config)
         except DeviceError as error:
             if self._device_settled:
                 raise ModelLoadError(error.detail, hint=error.hint) from error
             raise
-        self._sessions = replace(self._sessions, device=session.device)
+        sessions = replace(self._instances.sessions, device=instances.first.device)
+        self._instances = replace(self._instances, sessions=sessions)
         self._device_settled = True
-        return session
+        return instances
 
 
 def _ready_versions(versions: Mapping[int, Entry]) -> dict[int, ReadyVersion]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import io
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from service.engine import providers
+from service.engine.devices import parse_devices
 from service.engine.errors import DeviceError, InferenceError, ModelLoadError
 from service.engine.foreign import ForeignGraph
+from service.engine.gpu import GpuGraph, GpuOptions
+from service.engine.providers import Opened, open_on_cpu, open_on_gpu
 from service.engine.signature import misfit
 from service.metadata import (
     INPUT_NAME,
@@ -28,14 +29,10 @@ from service.metadata import (
 )
 from service.model_config import ModelConfig
 
-DeviceChoice = Literal["auto", "cpu", "cuda"]
-CPU_PROVIDER = "CPUExecutionProvider"
-CUDA_PROVIDER = "CUDAExecutionProvider"
-
-# TF32 keeps 10 bits of mantissa: golden images, made in float32, would show it. Searching the
-# fastest algorithm for every new batch size would stall the first request of that size.
-_CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-_QUIET = 3  # ONNX Runtime's severity "error": its warnings name internals, ours say what to do
+CPU_PROVIDER = providers.CPU_PROVIDER
+CUDA_PROVIDER = providers.CUDA_PROVIDER
+# Words of CUDA, cuDNN and ONNX Runtime's arena.
+_OUT_OF_MEMORY = ("out of memory", "failed to allocate", "available memory of", "alloc_failed")
 _logger = logging.getLogger(__name__)
 
 
@@ -44,12 +41,15 @@ class SessionOptions:
     """How sessions are made.
 
     Attributes:
-        device: ``cuda`` fails where it can't run; ``auto`` falls back to the CPU with a warning.
+        device: As ``parse_devices`` reads it; of several, the first. GPUs that are named fail where
+            they can't run; ``auto`` falls back to the CPU with a warning.
         threads: Threads that one run may use on the CPU.
+        gpu: What matters on GPUs only.
     """
 
-    device: DeviceChoice = "auto"
+    device: str = "auto"
     threads: int = 1
+    gpu: GpuOptions = field(default_factory=GpuOptions)
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,9 @@ class Session:
 
     Attributes:
         metadata: What the file says about itself, or its configuration about it.
-        provider: The execution provider that the session really has, never the configured one.
-        device: The same as a choice: ``cuda`` or ``cpu``.
+        provider: The execution provider that really runs the network, never the configured one.
+        device: Where: ``cpu``, ``cuda:0``, ``tensorrt:1``.
+        buckets: The batch sizes that it runs, smaller batches being padded; empty: any.
     """
 
     def __init__(
@@ -80,11 +81,17 @@ class Session:
         Raises:
             ModelLoadError: No ONNX model; one without our metadata, inputs or outputs and without a
                 configuration; or one that its configuration doesn't fit.
-            DeviceError: ``options.device`` is ``cuda`` and CUDA can't be used.
+            DeviceError: ``options.device`` names a GPU that can't be used.
         """
-        self._session = open_graph(model, options)
-        self.provider: str = self._session.get_providers()[0]
-        self.device: DeviceChoice = "cuda" if self.provider == CUDA_PROVIDER else "cpu"
+        opened = _open(model, options)
+        self._session = opened.graph
+        self.provider = opened.provider
+        self.device = str(opened.device)
+        self.buckets: tuple[int, ...] = ()
+        self._runs_until_warm = 1
+        if isinstance(opened.graph, GpuGraph):
+            self.buckets = opened.graph.buckets
+            self._runs_until_warm = opened.graph.runs_until_warm
         self._foreign: ForeignGraph | None = None
         own = _read_metadata(self._session)
         if own is not None:
@@ -115,11 +122,19 @@ class Session:
                 [LOGITS_NAME, PROBABILITIES_NAME], {INPUT_NAME: images}
             )
         except Exception as error:  # ONNX Runtime's own classes share no base
-            raise InferenceError(
-                f"The network failed on a batch of {len(images)} images.",
-                hint="This is a fault of the service or its model; its log has the cause.",
-            ) from error
+            raise _failure(error, len(images)) from error
         return Prediction(logits, probabilities)
+
+    def warm_up(self, batch_size: int) -> None:
+        """Run a batch of that size until the next one is like all that follow.
+
+        Raises:
+            InferenceError: As ``run`` does.
+        """
+        size = self.metadata.input
+        images = np.zeros((batch_size, size.height, size.width, 3), np.uint8)
+        for _ in range(self._runs_until_warm):
+            self.run(images)
 
 
 def available_cpus() -> int:
@@ -135,96 +150,48 @@ def available_cpus() -> int:
 
 def cuda_built_in() -> bool:
     """The installed ONNX Runtime has a CUDA provider (which may still fail to start)."""
-    return CUDA_PROVIDER in ort.get_available_providers()
+    return providers.built_in("cuda")
 
 
-def open_graph(model: bytes | Path, options: SessionOptions) -> ort.InferenceSession:
+def open_graph(model: bytes | Path, options: SessionOptions) -> Any:
     """Load a model file or its bytes on the device that the options choose.
+
+    Returns:
+        An ``InferenceSession``, or what has its face.
 
     Raises:
         ModelLoadError: No ONNX model.
-        DeviceError: ``options.device`` is ``cuda`` and CUDA can't be used.
+        DeviceError: ``options.device`` names a GPU that can't be used.
     """
-    if options.device != "cpu":
+    return _open(model, options).graph
+
+
+def _open(model: bytes | Path, options: SessionOptions) -> Opened:
+    devices = parse_devices(options.device)
+    device = devices.each[0]
+    if device.kind != "cpu":
         try:
-            return _create_on_cuda(model, options)
+            return open_on_gpu(model, device, options.threads, options.gpu, strict=devices.demanded)
         except DeviceError as error:
-            if options.device == "cuda":
+            if devices.demanded:
                 raise
             # Without the GPU package the CPU is what was installed, not a fallback to warn of.
             level = logging.WARNING if cuda_built_in() else logging.DEBUG
             _logger.log(level, "running on the CPU: %s", error.detail)
-    return _open(model, options, [CPU_PROVIDER])
+    return open_on_cpu(model, options.threads)
 
 
-def _create_on_cuda(model: bytes | Path, options: SessionOptions) -> ort.InferenceSession:
-    if not cuda_built_in():
-        raise DeviceError(
-            "The installed ONNX Runtime has no CUDA provider.",
-            hint="Install adaresnet[gpu] instead of adaresnet[cpu], or use --device cpu.",
+def _failure(error: Exception, count: int) -> InferenceError:
+    text = str(error).lower()
+    if any(words in text for words in _OUT_OF_MEMORY):
+        return InferenceError(
+            f"There was no memory left for a batch of {count} images.",
+            hint="Lower max_batch_size or instances; on a GPU see also gpu_memory_mib.",
         )
-    said = _preload_cuda_libraries()
-    try:
-        session = _open(model, options, [(CUDA_PROVIDER, _CUDA_OPTIONS), CPU_PROVIDER])
-    except ModelLoadError as error:
-        # A file that loads nowhere is the file's fault; one that loads on the CPU is not.
-        _open(model, options, [CPU_PROVIDER])
-        raise _no_cuda(_first_line(error.__cause__)) from error
-    if session.get_providers()[0] != CUDA_PROVIDER:
-        raise _no_cuda(said or "no GPU, no driver, or its libraries don't load")
-    return session
-
-
-@functools.cache
-def _preload_cuda_libraries() -> str:
-    """Load CUDA and cuDNN from their Python packages, so that no LD_LIBRARY_PATH is needed.
-
-    Returns:
-        The first line of what ONNX Runtime had to say. It prints where it should log, and standard
-        output belongs to the command that runs.
-    """
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        try:
-            ort.preload_dlls()
-        except Exception as error:  # the session's creation decides; this is only its preparation
-            printed.write(_first_line(error))
-    return printed.getvalue().partition("\n")[0]
-
-
-def _first_line(error: BaseException | None) -> str:
-    return str(error).partition("\n")[0]
-
-
-def _brief(error: BaseException) -> str:
-    return _first_line(error).rpartition(" : ")[2][:200].rstrip(". ")
-
-
-def _no_cuda(reason: str) -> DeviceError:
-    return DeviceError(
-        f"CUDA can't be used: {reason}.",
-        hint="Check nvidia-smi and the CUDA and cuDNN packages, or use --device cpu.",
+    return InferenceError(
+        f"The network failed on a batch of {count} images.",
+        hint="This is a fault of the service or its model; its log has the cause.",
     )
-
-
-def _open(
-    model: bytes | Path, options: SessionOptions, providers: list[str | tuple[str, dict[str, str]]]
-) -> ort.InferenceSession:
-    settings = ort.SessionOptions()
-    settings.log_severity_level = _QUIET
-    settings.intra_op_num_threads = options.threads
-    settings.inter_op_num_threads = 1
-    # Spinning threads would take the core that serves HTTP.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    source = model if isinstance(model, bytes) else str(model)
-    try:
-        # Without its fallback, which would print on standard output and hide what runs.
-        return ort.InferenceSession(source, settings, providers=providers, enable_fallback=0)
-    except Exception as error:  # ONNX Runtime's own classes share no base
-        raise ModelLoadError(
-            f"ONNX Runtime can't load the model ({type(error).__name__}): {_brief(error)}.",
-            hint="The file is damaged or no ONNX model; export it again.",
-        ) from error
 
 
 def _read_metadata(session: ort.InferenceSession) -> ModelMetadata | None:

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from service.engine.admission import AdmissionLimits
+from service.engine.decoding import DecodingOptions
 from service.engine.errors import DeadlineExceededError, QueueFullError
+from service.engine.instances import InstanceOptions
+from service.engine.plan import PlanOptions
 from service.engine.predictor import EngineOptions, Predictor
 from service.engine.repository import RepositoryOptions
 from service.engine.session import SessionOptions
@@ -20,8 +23,10 @@ def make(exported):
     made = []
 
     def predictor(*, images: int = 1000, timeout_s: float = 30.0) -> Predictor:
-        models = RepositoryOptions(exported.repository, None, SessionOptions("cpu"), 8)
-        options = EngineOptions(models, AdmissionLimits(images, 2**30), 1, 40_000_000, timeout_s)
+        instances = InstanceOptions(SessionOptions("cpu"), lanes=1, cpus=1, plan=PlanOptions(8))
+        models = RepositoryOptions(exported.repository, None, instances)
+        limits = AdmissionLimits(images, 2**30)
+        options = EngineOptions(models, limits, DecodingOptions(threads=1), timeout_s)
         made.append(Predictor(options))
         made[-1].repository.refresh()
         return made[-1]

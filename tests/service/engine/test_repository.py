@@ -5,7 +5,6 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,8 @@ from service.engine.errors import (
     ModelNotReadyError,
     VersionNotFoundError,
 )
+from service.engine.instances import InstanceOptions
+from service.engine.plan import PlanOptions
 from service.engine.probe import Probe, Tried
 from service.engine.repository import RETRY_S, ModelRepository, RepositoryOptions
 from service.engine.session import DeviceChoice, SessionOptions, cuda_built_in
@@ -36,15 +37,15 @@ def root(exported: Exported, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def repository(root):
-    with ThreadPoolExecutor(1) as pool:
-        yield ModelRepository(options(root), pool)
+    return ModelRepository(options(root))
 
 
 def options(
     root: Path, *, default: str | None = None, device: DeviceChoice = "cpu"
 ) -> RepositoryOptions:
     # What the probe does is tested in test_probe.py; here it would only take time.
-    return RepositoryOptions(root, default, SessionOptions(device), max_batch_size=8, probe=False)
+    sessions = InstanceOptions(SessionOptions(device), lanes=1, cpus=1, plan=PlanOptions(8))
+    return RepositoryOptions(root, default, sessions, probe=False)
 
 
 def copy_version(root: Path, version: int) -> Path:
@@ -183,20 +184,18 @@ def test_a_change_too_small_for_the_golden_images_is_found_by_the_digest(root, r
 
 
 def test_an_empty_repository_is_not_ready(tmp_path):
-    with ThreadPoolExecutor(1) as pool:
-        empty = ModelRepository(options(tmp_path), pool)
-        empty.refresh()
-        assert empty.obstacle == "there is no model"
-        with pytest.raises(ModelNotReadyError):
-            empty.find(None, None)
+    empty = ModelRepository(options(tmp_path))
+    empty.refresh()
+    assert empty.obstacle == "there is no model"
+    with pytest.raises(ModelNotReadyError):
+        empty.find(None, None)
 
 
 @pytest.mark.skipif(cuda_built_in(), reason="this ONNX Runtime has a CUDA provider")
 def test_a_demanded_gpu_that_is_not_there_is_an_error(root):
-    with ThreadPoolExecutor(1) as pool:
-        repository = ModelRepository(options(root, device="cuda"), pool)
-        with pytest.raises(DeviceError) as caught:
-            repository.refresh()
+    repository = ModelRepository(options(root, device="cuda"))
+    with pytest.raises(DeviceError) as caught:
+        repository.refresh()
     assert "adaresnet[gpu]" in caught.value.hint
 
 
@@ -304,38 +303,35 @@ def test_a_configuration_is_watched_like_the_model(root, repository):
 
 def test_every_file_is_tried_in_a_process_of_its_own(root):
     copy_version(root, 2).write_bytes(b"broken")
-    with ThreadPoolExecutor(1) as pool:
-        repository = ModelRepository(replace(options(root), probe=True), pool)
-        repository.refresh()
-        assert repository.find("colors", None).version == 1
-        error = repository.versions("colors")[2].error
-        assert error is not None
-        assert error.detail.startswith("The file is no ONNX model, or a damaged one")
-        repository.close()
-        copy_version(root, 3)
-        repository.refresh()
-        error = repository.versions("colors")[3].error
-        assert error is not None
-        assert error.detail == "The service is stopping."
+    repository = ModelRepository(replace(options(root), probe=True))
+    repository.refresh()
+    assert repository.find("colors", None).version == 1
+    error = repository.versions("colors")[2].error
+    assert error is not None
+    assert error.detail.startswith("The file is no ONNX model, or a damaged one")
+    repository.close()
+    copy_version(root, 3)
+    repository.refresh()
+    error = repository.versions("colors")[3].error
+    assert error is not None
+    assert error.detail == "The service is stopping."
 
 
 def test_a_file_that_changes_between_trial_and_loading(root, monkeypatch):
-    with ThreadPoolExecutor(1) as pool:
-        repository = ModelRepository(replace(options(root), probe=True), pool)
-        monkeypatch.setattr(Probe, "try_out", lambda *_: Tried("another", None))
-        repository.refresh()
-        error = repository.versions("colors")[1].error
-        assert error is not None
-        assert error.detail == "The file changed while it was being loaded."
+    repository = ModelRepository(replace(options(root), probe=True))
+    monkeypatch.setattr(Probe, "try_out", lambda *_: Tried("another", None))
+    repository.refresh()
+    error = repository.versions("colors")[1].error
+    assert error is not None
+    assert error.detail == "The file changed while it was being loaded."
 
 
 def test_a_missing_default_is_not_ready(root):
-    with ThreadPoolExecutor(1) as pool:
-        repository = ModelRepository(options(root, default="typo"), pool)
-        repository.refresh()
-        assert repository.obstacle is not None
-        with pytest.raises(ModelNotFoundError):
-            repository.find(None, None)
+    repository = ModelRepository(options(root, default="typo"))
+    repository.refresh()
+    assert repository.obstacle is not None
+    with pytest.raises(ModelNotFoundError):
+        repository.find(None, None)
 
 
 def test_a_model_removed_on_purpose_does_not_make_the_service_unready(root, repository):
@@ -353,7 +349,7 @@ def test_a_device_that_fails_later_is_the_files_trouble(root, repository, monkey
     def out_of_memory(*_: object) -> None:
         raise DeviceError("CUDA can't be used: out of memory.", hint="none")
 
-    monkeypatch.setattr("service.engine.repository.Session", out_of_memory)
+    monkeypatch.setattr("service.engine.repository.Instances", out_of_memory)
     repository.refresh()
     assert repository.find("colors", None).version == 1
     error = repository.versions("colors")[2].error

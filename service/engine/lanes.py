@@ -1,0 +1,149 @@
+"""The threads that run batches: so many at once, whichever models they are for.
+
+A lane that has finished takes its next batch by itself, without a detour over the event loop, so
+that it never stands still while images wait. Models take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+
+from service.engine.batcher import Batch, Batcher, Flow, Served, Ticket, deliver
+from service.engine.images import Pixels
+
+
+class Lanes:
+    """A fixed number of threads, each of which runs one batch at a time.
+
+    Attributes:
+        count: How many.
+        idle: Numbers of those that have nothing to do.
+    """
+
+    def __init__(self, count: int) -> None:
+        """Start the threads; they end with ``close``, and never hold up the process's end."""
+        self.count = count
+        self._lock = threading.Lock()
+        self._mail: list[queue.SimpleQueue[Batch | None]] = [
+            queue.SimpleQueue() for _ in range(count)
+        ]
+        self.idle = list(range(count))
+        self._waiting: deque[Batcher] = deque()  # each once, in turn
+        self._wide = False  # one batch has the threads of all
+        self._closed = False
+        for lane in range(count):
+            threading.Thread(
+                target=self._work, args=(lane,), name=f"lane-{lane}", daemon=True
+            ).start()
+
+    async def submit(self, batcher: Batcher, images: Pixels) -> Served:
+        """Queue the images of a request and wait for their answers.
+
+        A caller that is cancelled leaves the queue: its images that have not run never will.
+
+        Args:
+            batcher: The queue of the model that shall answer.
+            images: uint8 [N, H, W, 3], N >= 1; more than a batch holds are split over several.
+
+        Raises:
+            InferenceError: The session failed on a batch with some of these images.
+        """
+        flow = Flow(large=len(images) > batcher.plan.small_batch_size)
+        ticket = self.put(batcher, images, flow)
+        try:
+            return await ticket.answer
+        finally:
+            self.withdraw(batcher, ticket)
+
+    def put(self, batcher: Batcher, images: Pixels, flow: Flow) -> Ticket:
+        """Queue some images of a request; on the event loop.
+
+        Returns:
+            A ticket with their answer to come. Who stops waiting for it must withdraw it.
+        """
+        loop = asyncio.get_running_loop()
+        ticket = Ticket(images, loop.create_future(), flow, time.perf_counter())
+        with self._lock:
+            if not batcher.waiting:
+                self._waiting.append(batcher)
+            batcher.add(ticket)
+            self._hand_out()
+        if batcher.plan.max_queue_delay_s:
+            loop.call_later(batcher.plan.max_queue_delay_s, self._look_again)
+        return ticket
+
+    def withdraw(self, batcher: Batcher, ticket: Ticket) -> int:
+        """Take out of the queue what of a ticket has not begun to run; says how many images."""
+        ticket.answer.cancel()
+        if ticket.handed_out == len(ticket.images):
+            return 0
+        with self._lock:
+            left = batcher.remove(ticket)
+            if not batcher.waiting and batcher in self._waiting:
+                self._waiting.remove(batcher)
+        return left
+
+    def close(self) -> None:
+        """Let the threads end once what they run is done; nothing more is begun."""
+        with self._lock:
+            self._closed = True
+        for mail in self._mail:
+            mail.put(None)
+
+    def _look_again(self) -> None:
+        with self._lock:
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give idle lanes what waits. Under the lock."""
+        while self.idle:
+            batch = self._next(len(self.idle))
+            if batch is None:
+                return
+            self._mail[self.idle.pop()].put(batch)
+
+    def _next(self, idle: int) -> Batch | None:
+        """The next batch for one of so many idle lanes. Under the lock."""
+        if self._wide or self._closed:
+            return None
+        now_s = time.perf_counter()
+        for _ in range(len(self._waiting)):
+            batcher = self._waiting.popleft()
+            if batcher.wait_s(now_s):
+                self._waiting.append(batcher)
+                continue
+            batch = batcher.take(idle, alone=idle == self.count)
+            if batcher.waiting:
+                self._waiting.append(batcher)
+            self._wide = batch.wide
+            return batch
+        return None
+
+    def _work(self, lane: int) -> None:
+        """What a thread does all its life."""
+        batch: Batch | None = None
+        while True:
+            batch = batch or self._mail[lane].get()
+            if batch is None:
+                return
+            batch.run(lane)
+            # Nobody waits any more where the loop is closed.
+            with contextlib.suppress(RuntimeError):
+                batch.loop.call_soon_threadsafe(deliver, batch)
+            batch = self._after(lane, batch)
+
+    def _after(self, lane: int, done: Batch) -> Batch | None:
+        """Free the lane and take what comes next, if anything waits."""
+        with self._lock:
+            if done.wide:
+                self._wide = False
+            batch = self._next(len(self.idle) + 1)
+            if batch is None:
+                self.idle.append(lane)
+            self._hand_out()
+            return batch

@@ -1,0 +1,122 @@
+"""Choose batch sizes by a short measurement on the machine, with the model that will serve.
+
+On a CPU a larger batch gains little once every operator has enough to do, and costs those who wait
+for it; on a GPU it gains much. So batches that nobody waits for are as large as pays, and the
+others as small as costs hardly anything.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.engine.batcher import BatchPlan
+from service.engine.images import Pixels
+
+MAX_BATCH_SIZE = 64  # tried at most when none is set
+_BUDGET_S = 0.08  # for a model; the first two runs may take longer
+_REPEATS = 3
+# What a run costs besides the network: gathering, two changes of thread, handing out.
+_HANDOVER_S = 60e-6
+_BEST, _NEARLY_BEST = 1.01, 1.05
+# Threads that don't spin need some ten microseconds an operator to meet: below this, more of them
+# make one image slower.
+WORTH_SHARING_S = 1e-3
+
+Timings = Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What is settled before anything is measured.
+
+    Attributes:
+        max_batch_size: The cap; 0: as measured, at most ``MAX_BATCH_SIZE``.
+        max_queue_delay_s: How long images may wait for their batch to fill.
+    """
+
+    max_batch_size: int = 0
+    max_queue_delay_s: float = 0.0
+
+
+def time_runs(
+    run: Callable[[Pixels], object], height: int, width: int, max_batch_size: int
+) -> Timings:
+    """Seconds of a run for batch sizes 1, 2, 4, ..., the fastest of some tries.
+
+    It stops at the cap, when its time is up, or when a double batch has become no cheaper.
+
+    Args:
+        run: Takes uint8 [N, height, width, 3].
+        height: Pixels.
+        width: Pixels.
+        max_batch_size: The cap.
+    """
+    until_s = time.perf_counter() + _BUDGET_S
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (max_batch_size, height, width, 3), dtype=np.uint8
+    )
+    timings: dict[int, float] = {}
+    size = 1
+    while size <= max_batch_size:
+        timings[size] = _fastest(run, pixels[:size], until_s)
+        if time.perf_counter() > until_s:
+            break
+        if size >= 8 and timings[size] > 0.99 * 4 * timings[size // 4]:
+            break
+        size *= 2
+    return timings
+
+
+def _fastest(run: Callable[[Pixels], object], images: Pixels, until_s: float) -> float:
+    fastest_s = float("inf")
+    for _ in range(_REPEATS):
+        started_s = time.perf_counter()
+        run(images)
+        ended_s = time.perf_counter()
+        fastest_s = min(fastest_s, ended_s - started_s)
+        if ended_s > until_s:
+            break
+    return fastest_s
+
+
+def choose_plan(
+    narrow: Timings, wide: Timings | None, lanes: int, options: PlanOptions, *, spread: bool
+) -> BatchPlan:
+    """Cut batches so that hardly anything is lost against the best size measured.
+
+    Args:
+        narrow: Seconds of a run in one lane, by batch size.
+        wide: The same with the threads of all lanes; None where there is no such session.
+        lanes: How many runs there are at once.
+        options: What is settled already.
+        spread: Idle lanes share what waits.
+    """
+    cost = {size: (seconds + _HANDOVER_S) / size for size, seconds in narrow.items()}
+    best = min(cost.values())
+    batch_size = min(size for size in cost if cost[size] <= _BEST * best)
+    small = min(size for size in cost if cost[size] <= _NEARLY_BEST * best)
+    if options.max_batch_size:
+        batch_size = options.max_batch_size
+    return BatchPlan(
+        batch_size,
+        min(small, batch_size),
+        _wide_up_to(narrow, wide or {}, lanes),
+        spread,
+        options.max_queue_delay_s,
+    )
+
+
+def _wide_up_to(narrow: Timings, wide: Timings, lanes: int) -> int:
+    """So many images are answered sooner by all threads together than by a lane each."""
+    up_to = 0
+    for size in sorted(wide):
+        share = -(-size // lanes)
+        apart = min((narrow[n] for n in narrow if n >= share), default=float("inf"))
+        if wide[size] >= apart:
+            break
+        up_to = size
+    return up_to
