@@ -2,6 +2,7 @@
 
     make device-check DEVICE=cuda
 
+benchmarks/gpu_serving.py says more of a GPU machine, and how the service does there.
 Loads each model of a repository on the device, replays its golden images there, and times batches
 beside the CPU in turns, so that the ratio is of one run. Ends with status 1 and the reason where
 the device can't be used or a model fails.
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from service.engine.devices import parse_devices
 from service.engine.errors import ServiceError
 from service.engine.golden import replay_golden_images
 from service.engine.session import Session, SessionOptions, available_cpus
@@ -29,8 +31,12 @@ def main() -> int:
     """Print one block a model; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=Path("models"))
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--device", default="cuda", help="cpu, cuda, cuda:1, tensorrt, ...")
     args = parser.parse_args()
+    try:
+        parse_devices(args.device)
+    except ValueError as error:
+        parser.error(str(error))
     for path in sorted(args.models.glob("*/*/model.onnx")):
         try:
             session = Session(path, SessionOptions(args.device, available_cpus()))

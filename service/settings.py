@@ -5,19 +5,31 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     TomlConfigSettingsSource,
 )
 
+from service.engine.devices import parse_devices
+
 ENV_PREFIX = "ADARESNET_"
 MAX_TIMEOUT_S = 3600.0
 _REPOSITORY = Path(__file__).parent.parent / "models"
 _PACKAGED = Path(__file__).parent / "shipped_models"
+
+
+def _checked_device(text: str) -> str:
+    try:
+        parse_devices(text)
+    except ValueError as error:
+        # Not as a ValueError, whose message would begin with "Value error".
+        raise PydanticCustomError("device", "{reason}", {"reason": str(error)}) from error
+    return text
 
 
 class Settings(
@@ -52,8 +64,10 @@ class Settings(
     default_model: str | None = Field(
         default=None, description="answers requests that name no model; default: the first by name"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="cuda refuses to start where it can't run; auto falls back"
+    device: Annotated[str, AfterValidator(_checked_device)] = Field(
+        default="auto",
+        description="auto, cpu, cuda or tensorrt; GPUs may be numbered and listed, as in"
+        " cuda:0,cuda:1; a named one refuses to start where it can't run, auto falls back",
     )
     threads: int = Field(
         default=0,
@@ -66,10 +80,26 @@ class Settings(
         default=0,
         ge=0,
         le=1024,
-        description="runs at once; 0: as many as the CPUs have room for, two on each GPU",
+        description="runs at once, on each GPU or the CPU; 0: two on a GPU, as many as there are"
+        " CPUs",
     )
     max_batch_size: int = Field(
         default=0, ge=0, le=4096, description="images of one run; 0: measured at load"
+    )
+    gpu_memory_mib: int = Field(
+        default=0,
+        ge=0,
+        le=2**20,
+        description="GPU memory that one instance of a model may take; 0: no limit",
+    )
+    cuda_graphs: bool = Field(
+        default=False, description="replay each batch size as one CUDA graph (docs/gpu.md)"
+    )
+    tensorrt_fp16: bool = Field(default=False, description="TensorRT may compute in half precision")
+    tensorrt_cache: Path | None = Field(
+        default=None,
+        description="folder of the engines of 'adaresnet build-engines'; default:"
+        " adaresnet/tensorrt in the user's cache folder",
     )
     max_queue_delay_ms: float = Field(
         default=0, ge=0, le=10_000, description="how long an image may wait for its batch to fill"

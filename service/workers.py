@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-_SERVING = b"serving"
+_SERVING = b"serving"  # reports are lines
 _FATAL = b"fatal "
-_MAX_REPORT_BYTES = 4096
+_MAX_REASON_BYTES, _MAX_REPORTS_BYTES = 2048, 4096
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # A worker gives requests that are under way 30 s; one that still lives then hangs.
 _KILL_AFTER_S = 45.0
@@ -59,11 +59,11 @@ class Seat:
 
     def report_fatal(self, reason: str) -> None:
         """Say why no worker can ever serve; to be followed by the end of this one."""
-        self._report(_FATAL + reason.encode()[: _MAX_REPORT_BYTES - len(_FATAL)])
+        self._report(_FATAL + " ".join(reason.split()).encode()[:_MAX_REASON_BYTES])
 
     def _report(self, message: bytes) -> None:
         with contextlib.suppress(OSError):  # the parent is gone
-            self.tie.send(message)
+            self.tie.send(message + b"\n")
 
 
 @dataclass(eq=False)
@@ -146,32 +146,38 @@ class Supervisor:
                 for number in woken.recv(64):
                     self._on_signal(number)
             else:
-                self._on_report(key.data)
+                self._on_reports(key.data)
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGHUP:
             if not self._stopping:
                 _logger.info("replacing all workers")
                 self._to_replace = [worker for worker in self._workers if not worker.leaving]
+        elif self._stopping and number == signal.SIGINT:
+            self._tell_all(signal.SIGINT)  # the second, for the impatient
         elif number in _STOP_SIGNALS:
             self._stop()
 
-    def _on_report(self, worker: _Worker) -> None:
-        message = worker.tie.recv(_MAX_REPORT_BYTES)
-        if message == _SERVING:
+    def _on_reports(self, worker: _Worker) -> None:
+        reports = worker.tie.recv(_MAX_REPORTS_BYTES)
+        for report in reports.splitlines():
+            self._on_report(worker, report)
+        if not reports:
+            self._on_end(worker)
+
+    def _on_report(self, worker: _Worker, report: bytes) -> None:
+        if report == _SERVING:
             worker.serving = self._ever_served = True
             if worker.replaces is not None:
                 self._let_go(worker.replaces)
                 worker.replaces = None
-        elif message.startswith(_FATAL):
-            reason = message.removeprefix(_FATAL).decode()
+        elif report.startswith(_FATAL):
+            reason = report.removeprefix(_FATAL).decode(errors="replace")
             if worker.replaces is not None:
                 _logger.error("the replacement can't serve: %s", reason)
             elif not self._stopping:
                 self._failure = reason
                 self._stop()
-        elif not message:
-            self._on_end(worker)
 
     def _on_end(self, worker: _Worker) -> None:
         _, status = os.waitpid(worker.pid, 0)
@@ -221,7 +227,7 @@ class Supervisor:
     def _start(self, place: int, *, replaces: _Worker | None = None, again: bool = False) -> None:
         taken = {worker.number for worker in self._workers}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socket.socketpair()
         # A signal to the child must not be taken for one to its parent.
         signal.pthread_sigmask(signal.SIG_BLOCK, [*_STOP_SIGNALS, signal.SIGHUP])
         sys.stderr.flush()
@@ -251,6 +257,8 @@ class Supervisor:
                 if place.listener is not seat.listener:
                     place.listener.close()
             status = self._work(seat)
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
         except BaseException:
             traceback.print_exc()
         finally:
@@ -271,7 +279,11 @@ class Supervisor:
             place.fill_at_s = float("inf")
         for worker in self._workers:
             worker.kill_at_s = min(worker.kill_at_s, time.monotonic() + _KILL_AFTER_S)
-            os.kill(worker.pid, signal.SIGTERM)
+        self._tell_all(signal.SIGTERM)
+
+    def _tell_all(self, number: signal.Signals) -> None:
+        for worker in self._workers:
+            os.kill(worker.pid, number)
 
     def _kill_hanging(self) -> None:
         for worker in self._workers:
@@ -299,6 +311,15 @@ def _signals() -> Iterator[socket.socket]:
             signal.signal(number, handler)
         ours.close()
         theirs.close()
+
+
+def workers_obstacle() -> str | None:
+    """Why this system can't run several workers; None where it can."""
+    if not hasattr(os, "fork"):
+        return "this system can't fork; use 1"
+    if not hasattr(socket, "SO_REUSEPORT"):
+        return "this system can't share a port (SO_REUSEPORT); use 1"
+    return None
 
 
 def _describe(status: int) -> str:

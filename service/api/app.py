@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from importlib import metadata
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -19,7 +20,8 @@ from service.engine.admission import AdmissionLimits
 from service.engine.decode import DecodeOptions
 from service.engine.decoding import DecodingOptions
 from service.engine.errors import DeviceError
-from service.engine.instances import InstanceOptions
+from service.engine.gpu import GpuOptions
+from service.engine.instances import InstanceOptions, count_lanes
 from service.engine.metrics import Metrics
 from service.engine.plan import PlanOptions
 from service.engine.predictor import EngineOptions, Predictor
@@ -53,17 +55,11 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loaded = asyncio.Event()
-        tasks = [
-            asyncio.create_task(_watch(predictor, settings.repository_poll_s, on_fatal, loaded))
-        ]
-        if predictor.metrics.shared:
-            tasks.append(asyncio.create_task(_tell_other_workers(predictor)))
-        if load_first:
-            await loaded.wait()
-        yield
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        watching = _watch(predictor, settings.repository_poll_s, on_fatal, loaded)
+        async with _in_background(watching, _tell_other_workers(predictor)):
+            if load_first:
+                await loaded.wait()
+            yield
         predictor.close()
 
     app = FastAPI(
@@ -75,14 +71,12 @@ def create_app(
         redirect_slashes=False,
         redoc_url=None,
     )
-    app.state.predictor = predictor
-    app.state.metrics = predictor.metrics
+    app.state.predictor, app.state.metrics = predictor, predictor.metrics
     app.state.body_limits = BodyLimits(
         settings.max_images, settings.max_image_pixels, settings.max_buffer_bytes
     )
-    app.include_router(classify.router)
-    app.include_router(status.router)
-    app.include_router(metrics_route.router)
+    for routes in (classify, status, metrics_route):
+        app.include_router(routes.router)
     errors.install(app)
     openapi.install(app)
     app.state.receipts = settings.receipts
@@ -103,8 +97,10 @@ def engine_options(settings: Settings, *, workers: int = 1) -> EngineOptions:
             root=settings.repository,
             default_model=settings.default_model,
             instances=InstanceOptions(
-                sessions=SessionOptions(settings.device, settings.threads),
-                lanes=settings.instances or max(1, cpus // max(1, settings.threads)),
+                sessions=SessionOptions(
+                    settings.device, settings.threads, gpu=_gpu_options(settings)
+                ),
+                lanes=count_lanes(settings.device, settings.instances, settings.threads, cpus),
                 cpus=cpus,
                 plan=PlanOptions(settings.max_batch_size, settings.max_queue_delay_ms / 1e3),
             ),
@@ -118,6 +114,24 @@ def engine_options(settings: Settings, *, workers: int = 1) -> EngineOptions:
         ),
         request_timeout_s=settings.request_timeout_s,
     )
+
+
+def _gpu_options(settings: Settings) -> GpuOptions:
+    return GpuOptions(
+        memory_mib=settings.gpu_memory_mib,
+        cuda_graphs=settings.cuda_graphs,
+        tensorrt_fp16=settings.tensorrt_fp16,
+        tensorrt_cache=settings.tensorrt_cache,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(one) for one in work]
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _watch(
@@ -147,7 +161,7 @@ async def _watch(
 
 
 async def _tell_other_workers(predictor: Predictor) -> None:
-    """Keep what this process has in work where the others read it."""
-    while True:
+    """Keep what this process has in work where the others, if there are any, read it."""
+    while predictor.metrics.shared:
         predictor.metrics.refresh(predictor.admission.images)
         await asyncio.sleep(_TELL_S)

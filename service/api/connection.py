@@ -9,6 +9,8 @@ its request at once.
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 from typing import Any
 
 import httptools
@@ -50,6 +52,11 @@ class Connection(HttpToolsProtocol):
         self._leaving = True
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
+
+    def look_for_hang_up(self) -> None:
+        """End the work for a client that is gone, which nothing else tells while its body waits."""
+        if self.flow.read_paused and _is_gone(self.transport.get_extra_info("socket")):
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
@@ -149,6 +156,15 @@ class Connection(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
         self._working = task
+
+
+def _is_gone(peer: socket.socket) -> bool:
+    """The other side has hung up, although there may be bytes of it left to read."""
+    if not hasattr(select, "poll"):
+        return False
+    poll = select.poll()
+    poll.register(peer.fileno(), getattr(select, "POLLRDHUP", 0))  # besides POLLHUP and POLLERR
+    return bool(poll.poll(0))
 
 
 class _HeadTooLargeError(Exception):

@@ -120,6 +120,22 @@ class VersionInfo(BaseModel):
     )
 
 
+class ServingInfo(BaseModel):
+    """How a version runs here, as it was measured when it was loaded."""
+
+    devices: list[str] = Field(description="of its instances", examples=[["cuda:0", "cuda:1"]])
+    instances: int = Field(description="runs at once", examples=[4])
+    threads: int = Field(description="CPU threads of a run", examples=[1])
+    batch_size: int = Field(description="images of a run of a large request", examples=[64])
+    small_batch_size: int = Field(description="images of any other run at most", examples=[8])
+    single_image_threads: Literal["all", "one"] = Field(
+        description="who runs an image that is alone: all threads together, or those of one run"
+    )
+    images_per_s: float = Field(
+        description="of one instance alone, without decoding", examples=[1500.0]
+    )
+
+
 class ModelInfo(BaseModel):
     """A model and the version of it that answers by default."""
 
@@ -139,6 +155,7 @@ class ModelInfo(BaseModel):
         description="what really runs, not what was configured",
         examples=["CUDAExecutionProvider"],
     )
+    serving: ServingInfo | None = None
 
 
 class ModelList(BaseModel):

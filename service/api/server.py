@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from service.api.connection import Connection
+from service.workers import Seat
 
 # Longer than the idle timeouts of common clients and proxies, which would else race with ours.
 _KEEP_ALIVE_S = 75
@@ -22,14 +22,10 @@ _LINGER_S = 3.0
 
 
 class Server(uvicorn.Server):
-    """Answers over one listening socket until it is told to stop.
+    """Answers over one listening socket until it is told to stop."""
 
-    Attributes:
-        leaving: It stops because another process takes over.
-    """
-
-    def __init__(self, app: ASGIApp, on_started: Callable[[], None] | None = None) -> None:
-        """Serve an app; ``on_started`` is called when connections are accepted."""
+    def __init__(self, app: ASGIApp, seat: Seat | None = None) -> None:
+        """Serve an app, alone or as a worker."""
         super().__init__(
             uvicorn.Config(
                 app,
@@ -43,28 +39,41 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=_DRAIN_S,
             )
         )
-        self.leaving = False
-        self._on_started = on_started
+        self._seat = seat
+        self._leaving = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start the app, then accept connections."""
+        if self._seat is not None:
+            self._seat.tie.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._seat.tie, self._leave)
         await super().startup(sockets)
-        if self._on_started is not None:
-            self._on_started()
+        if self._seat is not None:
+            self._seat.report_serving()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more, answer what is under way, end."""
-        if self.leaving:
+        if self._leaving:
             for server in self.servers:
                 server.close()
             until_s = time.monotonic() + _LINGER_S
             while self.server_state.connections and time.monotonic() < until_s:
-                for connection in list(self.server_state.connections):
-                    _last_answer(connection)
+                for connection in self._connections():
+                    connection.leave()
                 await asyncio.sleep(0.05)
         await super().shutdown(sockets)
 
+    async def on_tick(self, counter: int) -> bool:
+        """What is done ten times a second."""
+        for connection in self._connections():
+            connection.look_for_hang_up()
+        return await super().on_tick(counter)
 
-def _last_answer(connection: Any) -> None:
-    assert isinstance(connection, Connection)
-    connection.leave()
+    def _connections(self) -> list[Connection]:
+        return cast(list[Connection], list(self.server_state.connections))
+
+    def _leave(self) -> None:
+        """Another worker takes over, or the parent is dead."""
+        assert self._seat is not None
+        asyncio.get_running_loop().remove_reader(self._seat.tie)
+        self._leaving = self.should_exit = True

@@ -9,7 +9,16 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.schemas import Health, InputInfo, ModelInfo, ModelList, Problem, VersionInfo
+from service.api.schemas import (
+    Health,
+    InputInfo,
+    ModelInfo,
+    ModelList,
+    Problem,
+    ServingInfo,
+    VersionInfo,
+)
+from service.engine.instances import Instances
 from service.engine.predictor import Predictor
 from service.engine.repository import Entry
 from service.metadata import Resize
@@ -82,6 +91,7 @@ def describe(name: str, versions: Mapping[int, Entry]) -> ModelInfo:
         accuracy=metadata.accuracy,
         shortcut_scales=architecture.shortcut_scales if architecture else None,
         execution_provider=chosen.session.provider,
+        serving=_describe_serving(chosen.instances),
     )
 
 
@@ -93,6 +103,19 @@ def _describe_version(number: int, entry: Entry) -> VersionInfo:
         config_digest=entry.ready.config_digest if entry.ready else None,
         golden_difference=entry.ready.golden_difference if entry.ready else None,
         error=f"{entry.error.detail} {entry.error.hint}" if entry.error else None,
+    )
+
+
+def _describe_serving(instances: Instances) -> ServingInfo:
+    plan = instances.plan
+    return ServingInfo(
+        devices=instances.device.split(","),
+        instances=instances.count,
+        threads=instances.threads,
+        batch_size=plan.batch_size,
+        small_batch_size=plan.small_batch_size,
+        single_image_threads="all" if plan.wide_up_to else "one",
+        images_per_s=round(instances.images_per_s, 1),
     )
 
 

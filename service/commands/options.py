@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from service.engine.devices import parse_devices
 from service.settings import ENV_PREFIX, Settings, default_repository, load_settings
 
 
@@ -15,7 +16,7 @@ def add_model_source(parser: argparse.ArgumentParser) -> None:
     """Add --url, --models, --device and --json."""
     parser.add_argument("--url", help="ask this server instead of loading models here")
     parser.add_argument("--models", help="model repository")
-    parser.add_argument("--device", help="where models run: auto, cpu or cuda")
+    parser.add_argument("--device", help="where models run: auto, cpu, cuda or tensorrt")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -80,14 +81,17 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--device",
         type=_device,
         default=os.environ.get(ENV_PREFIX + "DEVICE", "auto"),
-        help="where to run: auto, cpu or cuda (default: auto)",
+        help="where to run: auto, cpu, cuda or tensorrt, with a number for another GPU than the"
+        " first, as in cuda:1 (default: auto)",
     )
 
 
 def _device(value: str) -> str:
     # argparse holds a default to its type, but not to its choices.
-    if value not in ("auto", "cpu", "cuda"):
-        raise argparse.ArgumentTypeError(f"{value!r} is none of auto, cpu and cuda")
+    try:
+        parse_devices(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     return value
 
 

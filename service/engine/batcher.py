@@ -89,7 +89,9 @@ class Ticket:
     submitted_s: float
     handed_out: int = 0
     done: int = 0
-    parts: list[tuple[int, Prediction, Batch]] = field(default_factory=list)
+    # Of each batch that had some of them. Not the batch itself: a circle would keep the pixels, and
+    # a model that is gone, until the garbage collector comes by.
+    parts: list[tuple[int, Prediction, Receipt]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +207,7 @@ class Batcher:
 
         Args:
             idle_lanes: Lanes with nothing to do, the one that takes included.
-            alone: Nothing runs in any other lane.
+            alone: Nothing runs in any other lane, nor has of late.
         """
         plan, now_s = self.plan, time.perf_counter()
         if alone and self.waiting <= plan.wide_up_to:
@@ -275,9 +277,9 @@ def deliver(batch: Batch) -> None:
             part = Prediction(batch.prediction.logits[rows], batch.prediction.probabilities[rows])
             ticket.done += count
             if count == len(ticket.images):
-                ticket.answer.set_result(Served(part, _receipt(ticket, [batch])))
+                ticket.answer.set_result(Served(part, _receipt(ticket, batch)))
             else:
-                ticket.parts.append((piece.start, part, batch))
+                ticket.parts.append((piece.start, part, _receipt(ticket, batch)))
                 if ticket.done == len(ticket.images):
                     ticket.answer.set_result(_joined(ticket))
         row += count
@@ -289,12 +291,14 @@ def _joined(ticket: Ticket) -> Served:
         np.concatenate([part.logits for _, part, _ in ticket.parts]),
         np.concatenate([part.probabilities for _, part, _ in ticket.parts]),
     )
-    return Served(prediction, _receipt(ticket, [batch for _, _, batch in ticket.parts]))
-
-
-def _receipt(ticket: Ticket, batches: list[Batch]) -> Receipt:
-    return Receipt(
-        max(batch.size for batch in batches),
-        min(batch.taken_s for batch in batches) - ticket.submitted_s,
-        sum(batch.run_s for batch in batches),
+    receipts = [receipt for _, _, receipt in ticket.parts]
+    receipt = Receipt(
+        max(receipt.batch_size for receipt in receipts),
+        min(receipt.queue_s for receipt in receipts),
+        sum(receipt.run_s for receipt in receipts),
     )
+    return Served(prediction, receipt)
+
+
+def _receipt(ticket: Ticket, batch: Batch) -> Receipt:
+    return Receipt(batch.size, batch.taken_s - ticket.submitted_s, batch.run_s)

@@ -9,7 +9,7 @@ from service.engine.bundle import read_bundle
 from service.engine.digest import DigestState, check_digest
 from service.engine.errors import ModelLoadError
 from service.engine.golden import GoldenOutcome, compare_golden_images
-from service.engine.session import DeviceChoice, Session, SessionOptions, available_cpus
+from service.engine.session import Session, SessionOptions, available_cpus
 from service.metadata import Precision
 
 
@@ -55,7 +55,7 @@ class FileCheck:
         return found
 
 
-def check_file(path: Path, device: DeviceChoice) -> FileCheck:
+def check_file(path: Path, device: str) -> FileCheck:
     """Replay the golden images of a file, and compare its digest.
 
     Raises:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 from service.engine.batcher import BatchPlan
+from service.engine.cuda_driver import gpu_count
+from service.engine.devices import CPU, LANES_A_GPU, parse_devices, spread_lanes
+from service.engine.errors import InferenceError
+from service.engine.gpu import MAX_GPU_BATCH_SIZE, GpuOptions
 from service.engine.images import Pixels
 from service.engine.plan import (
     MAX_BATCH_SIZE,
@@ -14,8 +19,11 @@ from service.engine.plan import (
     choose_plan,
     time_runs,
 )
-from service.engine.session import Prediction, Session, SessionOptions
+from service.engine.session import Prediction, Session, SessionOptions, cuda_built_in
 from service.model_config import ModelConfig
+
+_GPU_WARM_UP_S = 5.0  # sizes that have not begun by then are not used, unless they are asked for
+_GPU_BUDGET_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -23,8 +31,8 @@ class InstanceOptions:
     """How a version's sessions are made.
 
     Attributes:
-        sessions: The device, and the threads of one run; 0 threads: one, and all for single images
-            where that is measured to be faster.
+        sessions: The devices, over which lanes are spread, and the threads of one run; 0 threads:
+            one, and all for single images where that is measured to be faster.
         lanes: Runs at once.
         cpus: Threads that all lanes have together.
         plan: What is settled of the batches.
@@ -36,11 +44,41 @@ class InstanceOptions:
     plan: PlanOptions
 
 
+def count_lanes(device: str, instances: int, threads: int, cpus: int) -> int:
+    """Runs at once over all devices.
+
+    Args:
+        device: The setting, as ``parse_devices`` reads it.
+        instances: Runs at once on the CPU, or on each GPU; 0: as many CPU runs as there are CPUs
+            for, ``LANES_A_GPU`` on each GPU.
+        threads: Of a run on the CPU; 0: one.
+        cpus: There are.
+    """
+    if _expects_gpu(device):
+        return len(parse_devices(device).each) * (instances or LANES_A_GPU)
+    return instances or max(1, cpus // max(1, threads))
+
+
+def _expects_gpu(device: str) -> bool:
+    devices = parse_devices(device)
+    if not devices.demanded:
+        return cuda_built_in() and gpu_count() > 0
+    return devices.each[0].kind != "cpu"
+
+
+def gpu_options(options: InstanceOptions) -> GpuOptions:
+    """Options of sessions on GPUs, with buckets up to what the plan may choose."""
+    cap = options.plan.max_batch_size or MAX_GPU_BATCH_SIZE
+    return replace(options.sessions.gpu, max_batch_size=cap)
+
+
 class Instances:
     """A loaded model version, as often as it has to be.
 
     Attributes:
         first: The session of the first lane; what it says holds for all.
+        device: What the setting ``device`` has turned out to mean: other versions go there too.
+        threads: CPU threads of a run in a lane.
         plan: How images are cut into batches.
         timings: Seconds of a run in one lane, by batch size, as measured at load.
     """
@@ -55,14 +93,25 @@ class Instances:
             DeviceError: As ``Session`` does.
         """
         self._options = options
-        one_thread = replace(options.sessions, threads=options.sessions.threads or 1)
-        self.first = Session(model, one_thread, config)
+        devices = parse_devices(options.sessions.device).each
+        threads = options.sessions.threads or 1
+        made = replace(options.sessions, threads=threads, gpu=gpu_options(options))
+        self.first = Session(model, made, config)
+        if self.first.device == "cpu":
+            devices = (CPU,)
+            if _expects_gpu(options.sessions.device):
+                # Lanes for a GPU that does not run are few; they share the CPUs all the same.
+                made = replace(made, threads=max(made.threads, options.cpus // options.lanes))
+                if made.threads > 1:
+                    self.first = Session(model, replace(made, device="cpu"), config)
+        self.threads = made.threads
+        self.device = ",".join(str(device) for device in devices)
         # A run with one thread has it from its lane, so that all lanes share one session; a
-        # session with more keeps threads of its own.
-        shared = self.first.device == "cpu" and one_thread.threads == 1
+        # session with more keeps threads of its own, and one on a GPU has its own stream there.
+        shared = self.first.device == "cpu" and made.threads == 1
         self._sessions = [self.first] + [
-            self.first if shared else Session(model, one_thread, config)
-            for _ in range(options.lanes - 1)
+            self.first if shared else Session(model, replace(made, device=str(device)), config)
+            for device in spread_lanes(devices, options.lanes)[1:]
         ]
         self._wide: Session | None = None
         self.plan = BatchPlan(1, 1)
@@ -72,6 +121,16 @@ class Instances:
     def sessions(self) -> list[Session]:
         """Every session of the lanes, once."""
         return list({id(session): session for session in self._sessions}.values())
+
+    @property
+    def count(self) -> int:
+        """Runs at once."""
+        return self._options.lanes
+
+    @property
+    def images_per_s(self) -> float:
+        """What one lane alone reached at load, with the batch size that does best."""
+        return max((size / seconds for size, seconds in self.timings.items()), default=0.0)
 
     def run(self, images: Pixels, lane: int, wide: bool) -> Prediction:
         """Run one batch in a lane, or with the threads of all.
@@ -83,22 +142,64 @@ class Instances:
         return session.run(images)
 
     def measure(self, model: bytes, config: ModelConfig | None = None) -> None:
-        """Time a few runs and settle the plan. Blocks for about a tenth of a second.
+        """Time a few runs and settle the plan; on GPUs, warm up every session.
+
+        Blocks for about a tenth of a second, on GPUs for some seconds.
 
         Raises:
             ModelLoadError: As ``Session`` does; the same model loads once more, for all threads.
             InferenceError: It can't run.
         """
+        if self.first.device != "cpu":
+            self._measure_on_gpus()
+            return
         size, options = self.first.metadata.input, self._options
         cap = options.plan.max_batch_size or MAX_BATCH_SIZE
         self.timings = time_runs(self.first.run, size.height, size.width, cap)
-        on_cpu = self.first.device == "cpu"
         together: Timings | None = None
         shared_out = options.sessions.threads == 0 and options.cpus > 1
-        if on_cpu and shared_out and self.timings[1] >= WORTH_SHARING_S:
-            threads = replace(options.sessions, threads=options.cpus)
+        if shared_out and self.timings[1] >= WORTH_SHARING_S:
+            threads = replace(options.sessions, device="cpu", threads=options.cpus, spin=True)
             self._wide = Session(model, threads, config)
             together = time_runs(self._wide.run, size.height, size.width, min(cap, options.lanes))
-        self.plan = choose_plan(self.timings, together, options.lanes, options.plan, spread=on_cpu)
+        self.plan = choose_plan(self.timings, together, options.lanes, options.plan, spread=True)
         if not self.plan.wide_up_to:
             self._wide = None
+
+    def _measure_on_gpus(self) -> None:
+        size, plan = self.first.metadata.input, self._options.plan
+        warm = _warm_up(self.first, self.first.buckets, patient=bool(plan.max_batch_size))
+        self.timings = time_runs(
+            self.first.run, size.height, size.width, warm[-1], sizes=warm, budget_s=_GPU_BUDGET_S
+        )
+        self.plan = choose_plan(self.timings, None, self._options.lanes, plan, spread=False)
+        served = [bucket for bucket in self.first.buckets if bucket <= self.plan.batch_size]
+        for session in self.sessions:
+            if session is not self.first:
+                _warm_up(session, served, patient=True)
+
+
+def _warm_up(session: Session, buckets: tuple[int, ...] | list[int], *, patient: bool) -> list[int]:
+    """Run every bucket, and say which may be used.
+
+    Args:
+        session: On a GPU.
+        buckets: Batch sizes, ascending.
+        patient: All have to run; else those that there is time and memory for.
+
+    Raises:
+        InferenceError: One does not run that has to.
+    """
+    until_s = time.perf_counter() + _GPU_WARM_UP_S
+    warm: list[int] = []
+    for bucket in buckets:
+        try:
+            session.warm_up(bucket)
+        except InferenceError:
+            if patient or not warm:
+                raise
+            break
+        warm.append(bucket)
+        if not patient and time.perf_counter() > until_s:
+            break
+    return warm

@@ -16,6 +16,9 @@ from collections import deque
 from service.engine.batcher import Batch, Batcher, Flow, Served, Ticket, deliver
 from service.engine.images import Pixels
 
+# So long after requests have met, all lanes are kept free for the next of them.
+_CROWD_S = 0.05
+
 
 class Lanes:
     """A fixed number of threads, each of which runs one batch at a time.
@@ -35,6 +38,7 @@ class Lanes:
         self.idle = list(range(count))
         self._waiting: deque[Batcher] = deque()  # each once, in turn
         self._wide = False  # one batch has the threads of all
+        self._met_s = float("-inf")  # when a request last found others at work
         self._closed = False
         for lane in range(count):
             threading.Thread(
@@ -69,6 +73,8 @@ class Lanes:
         loop = asyncio.get_running_loop()
         ticket = Ticket(images, loop.create_future(), flow, time.perf_counter())
         with self._lock:
+            if len(self.idle) < self.count:
+                self._met_s = ticket.submitted_s
             if not batcher.waiting:
                 self._waiting.append(batcher)
             batcher.add(ticket)
@@ -117,7 +123,8 @@ class Lanes:
             if batcher.wait_s(now_s):
                 self._waiting.append(batcher)
                 continue
-            batch = batcher.take(idle, alone=idle == self.count)
+            alone = idle == self.count and now_s - self._met_s > _CROWD_S
+            batch = batcher.take(idle, alone=alone)
             if batcher.waiting:
                 self._waiting.append(batcher)
             self._wide = batch.wide

@@ -8,7 +8,7 @@ others as small as costs hardly anything.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +22,8 @@ _REPEATS = 3
 # What a run costs besides the network: gathering, two changes of thread, handing out.
 _HANDOVER_S = 60e-6
 _BEST, _NEARLY_BEST = 1.01, 1.05
-# Threads that don't spin need some ten microseconds an operator to meet: below this, more of them
-# make one image slower.
-WORTH_SHARING_S = 1e-3
+# Waking the other threads takes some ten microseconds: nothing is won below this.
+WORTH_SHARING_S = 2e-4
 
 Timings = Mapping[int, float]
 
@@ -43,7 +42,13 @@ class PlanOptions:
 
 
 def time_runs(
-    run: Callable[[Pixels], object], height: int, width: int, max_batch_size: int
+    run: Callable[[Pixels], object],
+    height: int,
+    width: int,
+    max_batch_size: int,
+    *,
+    sizes: Sequence[int] | None = None,
+    budget_s: float = _BUDGET_S,
 ) -> Timings:
     """Seconds of a run for batch sizes 1, 2, 4, ..., the fastest of some tries.
 
@@ -54,20 +59,22 @@ def time_runs(
         height: Pixels.
         width: Pixels.
         max_batch_size: The cap.
+        sizes: Batch sizes to time instead, ascending, whether they are cheaper or not; on a GPU
+            they only cost more once it is full.
+        budget_s: A size that has not begun by then is left out; the first is timed in any case.
     """
-    until_s = time.perf_counter() + _BUDGET_S
+    until_s = time.perf_counter() + budget_s
     pixels = np.random.default_rng(0).integers(
         0, 256, (max_batch_size, height, width, 3), dtype=np.uint8
     )
     timings: dict[int, float] = {}
-    size = 1
-    while size <= max_batch_size:
+    powers = [1 << exponent for exponent in range(max_batch_size.bit_length())]
+    for size in sizes or powers:
         timings[size] = _fastest(run, pixels[:size], until_s)
         if time.perf_counter() > until_s:
             break
-        if size >= 8 and timings[size] > 0.99 * 4 * timings[size // 4]:
+        if not sizes and size >= 8 and timings[size] > 0.99 * 4 * timings[size // 4]:
             break
-        size *= 2
     return timings
 
 

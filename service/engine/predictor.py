@@ -138,10 +138,7 @@ class Predictor:
         account = Account()
         try:
             async with asyncio.timeout(timeout_s):
-                if not isinstance(images, ImageStream) and len(images) == 1:
-                    outcome = await self._predict_one(model, images, k, account)
-                else:
-                    outcome = await self._predict_many(model, images, k, skip_errors, account)
+                outcome = await self._outcome(model, images, k, skip_errors, account)
         except ServiceError as error:
             model.metrics.failed(account, error)
             raise
@@ -155,11 +152,6 @@ class Predictor:
                 hint="Send fewer images in one request, retry later, or allow more time with"
                 " X-Request-Timeout or request_timeout_s.",
             ) from None
-        if outcome.errors and not skip_errors:
-            model.metrics.unanswered(account, "request_failed")
-            if outcome.count == 1:
-                raise outcome.errors[0]
-            raise InvalidImagesError(outcome.errors, of=outcome.count)
         model.metrics.answered(outcome.count, outcome.errors)
         return outcome
 
@@ -168,6 +160,19 @@ class Predictor:
         self.repository.close()
         self._decoding.close()
         self.lanes.close()
+
+    async def _outcome(
+        self, model: ReadyVersion, images: Images, k: int, skip_errors: bool, account: Account
+    ) -> Outcome:
+        if not isinstance(images, ImageStream) and len(images) == 1:
+            outcome = await self._predict_one(model, images, k, account)
+        else:
+            outcome = await self._predict_many(model, images, k, skip_errors, account)
+        if outcome.errors and not skip_errors:
+            if outcome.count == 1:
+                raise outcome.errors[0]
+            raise InvalidImagesError(outcome.errors, of=outcome.count)
+        return outcome
 
     async def _predict_one(
         self, model: ReadyVersion, images: Chunk, k: int, account: Account

@@ -45,10 +45,11 @@ _QUIET = 3  # ONNX Runtime's severity "error": its warnings name internals, ours
 # what computes with sizes. Where such a node has pictures instead, the CUDA provider has a kernel
 # for it. What is essential, convolutions and the like, is not in this list, nor is what only int8
 # kernels of the CPU can do.
-_SIZE_OPERATORS = frozenset(
-    "Shape Size Gather Concat Unsqueeze Squeeze Slice Cast Range Constant ConstantOfShape Identity"
-    " Add Sub Mul Div Mod Floor Min Max Neg Equal Where Not And Or Less Greater ReduceProd".split()
-)
+_SIZE_OPERATORS = {
+    *("Shape", "Size", "Gather", "Concat", "Unsqueeze", "Squeeze", "Slice", "Cast", "Range"),
+    *("Constant", "ConstantOfShape", "Identity", "Add", "Sub", "Mul", "Div", "Mod", "Floor"),
+    *("Min", "Max", "Neg", "Equal", "Where", "Not", "And", "Or", "Less", "Greater", "ReduceProd"),
+}
 _logger = logging.getLogger(__name__)
 
 
@@ -66,13 +67,18 @@ def built_in(kind: str) -> bool:
     return _PROVIDERS[kind] in ort.get_available_providers()
 
 
-def open_on_cpu(model: bytes | Path, threads: int) -> Opened:
+def open_on_cpu(model: bytes | Path, threads: int, *, spin: bool = False) -> Opened:
     """Load a model for the CPU.
+
+    Args:
+        model: File or its bytes.
+        threads: Of one run.
+        spin: They wait actively for each other, but only while it lasts.
 
     Raises:
         ModelLoadError: No ONNX model.
     """
-    return Opened(_create(model, threads, [CPU_PROVIDER]), CPU_PROVIDER, CPU)
+    return Opened(_create(model, threads, [CPU_PROVIDER], spin=spin), CPU_PROVIDER, CPU)
 
 
 def open_on_gpu(
@@ -182,7 +188,7 @@ def check_placement(found: dict[str, Counter[str]], device: Device, *, strict: b
     those that compute sizes and belong there.
 
     Returns:
-        The provider that has most of the network.
+        The GPU's provider that has most of the network: TensorRT may leave it to CUDA.
 
     Raises:
         ModelLoadError: Strictly: all of it, or a part that matters, would run on the CPU.
@@ -203,7 +209,7 @@ def check_placement(found: dict[str, Counter[str]], device: Device, *, strict: b
                 hint="Export it in float32 or float16, or use --device auto.",
             )
         _logger.warning("%s: they run on the CPU", line)
-    return max(found, key=lambda provider: found[provider].total())
+    return max(found.keys() - {CPU_PROVIDER}, key=lambda provider: found[provider].total())
 
 
 def digest_of(model: bytes | Path) -> str:
@@ -251,6 +257,8 @@ def load_libraries(kind: str) -> str:
         The first line of what ONNX Runtime had to say. It prints where it should log, and standard
         output belongs to the command that runs.
     """
+    # For what it says before there is a session; the reasons why a provider fails are errors.
+    ort.set_default_logger_severity(_QUIET)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         try:
@@ -262,13 +270,17 @@ def load_libraries(kind: str) -> str:
     return printed.getvalue().partition("\n")[0]
 
 
-def _create(model: bytes | Path, threads: int, providers: list[Provider]) -> Any:
+def _create(
+    model: bytes | Path, threads: int, providers: list[Provider], *, spin: bool = False
+) -> Any:
     settings = ort.SessionOptions()
     settings.log_severity_level = _QUIET
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
-    # Spinning threads would take the core that serves HTTP.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Spinning threads would take the cores of other lanes and of HTTP. ONNX Runtime's go on with
+    # it behind a run, unless they are told to stop.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "01"[spin])
+    settings.add_session_config_entry("session.force_spinning_stop", "01"[spin])
     if providers != [CPU_PROVIDER]:
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     source = model if isinstance(model, bytes) else str(model)

@@ -314,7 +314,7 @@ class ModelRepository:
             if self._device_settled:
                 raise ModelLoadError(error.detail, hint=error.hint) from error
             raise
-        sessions = replace(self._instances.sessions, device=instances.first.device)
+        sessions = replace(self._instances.sessions, device=instances.device)
         self._instances = replace(self._instances, sessions=sessions)
         self._device_settled = True
         return instances

@@ -44,11 +44,13 @@ class SessionOptions:
         device: As ``parse_devices`` reads it; of several, the first. GPUs that are named fail where
             they can't run; ``auto`` falls back to the CPU with a warning.
         threads: Threads that one run may use on the CPU.
+        spin: They wait actively for each other: faster where nothing else runs.
         gpu: What matters on GPUs only.
     """
 
     device: str = "auto"
     threads: int = 1
+    spin: bool = False
     gpu: GpuOptions = field(default_factory=GpuOptions)
 
 
@@ -178,7 +180,7 @@ def _open(model: bytes | Path, options: SessionOptions) -> Opened:
             # Without the GPU package the CPU is what was installed, not a fallback to warn of.
             level = logging.WARNING if cuda_built_in() else logging.DEBUG
             _logger.log(level, "running on the CPU: %s", error.detail)
-    return open_on_cpu(model, options.threads)
+    return open_on_cpu(model, options.threads, spin=options.spin)
 
 
 def _failure(error: Exception, count: int) -> InferenceError:

@@ -121,8 +121,8 @@ def find_engines(key: EngineKey) -> Path:
     if not whole:
         raise ModelLoadError(
             f"TensorRT's engine of this model for {key.gpu} is not in {key.cache}.",
-            hint="Build it with the settings of the service: adaresnet build-engines"
-            " --models DIR --device tensorrt.",
+            hint="Build it ahead, with the settings of the service: adaresnet build-engines"
+            " --models DIR --device tensorrt",
         )
     return key.folder
 
@@ -137,7 +137,7 @@ def check_unchanged(folder: Path) -> None:
     if manifest["files"] != _files(folder):
         raise ModelLoadError(
             "TensorRT did not take the engine that was built ahead, and built another.",
-            hint="Build it again: adaresnet build-engines --models DIR --device tensorrt --rebuild.",
+            hint="Build it again: adaresnet build-engines --device tensorrt --rebuild.",
         )
 
 

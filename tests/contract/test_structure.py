@@ -96,7 +96,7 @@ def test_requirements_are_locked_and_name_no_registry():
 
 def test_compose_hands_on_every_setting():
     compose = (ROOT / "docker-compose.yml").read_text()
-    handed_on = set(re.findall(r"^    ADARESNET_([A-Z_]+):$", compose, re.MULTILINE))
+    handed_on = set(re.findall(r"^    ADARESNET_([A-Z0-9_]+):$", compose, re.MULTILINE))
     mean_something_else = {"HOST", "PORT", "MODELS", "DEVICE"}  # docs/docker.md says what
     assert handed_on == {name.upper() for name in Settings.model_fields} - mean_something_else
 

@@ -134,7 +134,7 @@ def test_a_wrong_device_in_the_environment_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit) as exited:
         verify("x")
     assert exited.value.code == 2
-    assert "'tpu' is none of auto, cpu and cuda" in capsys.readouterr().err
+    assert "'tpu' is none of auto, cpu, cuda and tensorrt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["verify", "inspect"])

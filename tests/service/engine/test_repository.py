@@ -23,7 +23,7 @@ from service.engine.instances import InstanceOptions
 from service.engine.plan import PlanOptions
 from service.engine.probe import Probe, Tried
 from service.engine.repository import RETRY_S, ModelRepository, RepositoryOptions
-from service.engine.session import DeviceChoice, SessionOptions, cuda_built_in
+from service.engine.session import SessionOptions, cuda_built_in
 from service.metadata import METADATA_KEY
 from tests.conftest import Exported
 
@@ -41,7 +41,7 @@ def repository(root):
 
 
 def options(
-    root: Path, *, default: str | None = None, device: DeviceChoice = "cpu"
+    root: Path, *, default: str | None = None, device: str = "cpu"
 ) -> RepositoryOptions:
     # What the probe does is tested in test_probe.py; here it would only take time.
     sessions = InstanceOptions(SessionOptions(device), lanes=1, cpus=1, plan=PlanOptions(8))

@@ -75,3 +75,32 @@ def test_the_gpu_gives_the_golden_logits_when_asked_for(exported):
     session = Session(exported.result.path, SessionOptions("cuda"))
     assert session.provider == CUDA_PROVIDER
     assert replay_golden_images(session) is not None
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "CUDA failure 2: out of memory ; GPU=0",
+        "BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 9",
+        "Available memory of 1 is smaller than requested bytes of 9",
+        "CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_a_full_memory_is_told_with_what_to_do(exported, monkeypatch, reason):
+    session = Session(exported.result.path, CPU)
+
+    class Full:
+        def run(self, *_: object) -> None:
+            raise RuntimeError(reason)
+
+    monkeypatch.setattr(session, "_session", Full())
+    with pytest.raises(InferenceError, match="no memory left") as caught:
+        session.run(np.zeros((1, 16, 16, 3), np.uint8))
+    assert "max_batch_size" in caught.value.hint
+
+
+def test_a_session_on_the_cpu_takes_any_batch_size(exported):
+    session = Session(exported.result.path, CPU)
+    assert session.device == "cpu"
+    assert session.buckets == ()
+    session.warm_up(3)
