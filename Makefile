@@ -58,6 +58,14 @@ test: $(DEV)/.installed ## Run the tests (no GPU, no network)
 device-check: $(SERVE)/.installed-$(EXTRA) ## Run the models on DEVICE=cuda (or cpu) and compare with PyTorch and the CPU
 	$(SERVE)/bin/python benchmarks/device_check.py --device $(DEVICE)
 
+.PHONY: gpu-benchmark
+gpu-benchmark: $(SERVE)/.installed-$(EXTRA) ## Time every way of serving on DEVICE=cuda; ARGS="--device cpu --quick" tries the steps
+	$(SERVE)/bin/python benchmarks/gpu_serving.py --device $(DEVICE) $(ARGS)
+
+.PHONY: benchmark
+benchmark: $(DEV)/.installed ## Compare with other servers, half an hour; ARGS=--quick for a smoke run
+	$(DEV)/bin/python benchmarks/serving.py $(ARGS)
+
 .PHONY: openapi
 openapi: $(DEV)/.installed ## Write the OpenAPI snapshot that a test compares with
 	$(DEV)/bin/python -c 'import json; from service.api.app import create_app; from service.settings import Settings; \

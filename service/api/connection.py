@@ -3,7 +3,8 @@
 The parser is several times faster than h11, but bounds nothing: the limits on a request's head are
 ours. A request that asks for an upgrade (Java's client does with its first) is answered as if it
 had not, body and all, as RFC 9110 section 7.8 allows. And a client that hangs up ends the work on
-its request at once.
+its request at once. One that only says that it will send no more looks the same, but is answered:
+it is told to continue, which the system of a client that is gone refuses.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from service.api.front import GONE
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 100
 _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_READ_END = getattr(select, "POLLRDHUP", 0)
 
 
 class Connection(HttpToolsProtocol):
@@ -37,15 +40,21 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._replaying = False
         self._leaving = False
-        self._working: asyncio.Task[None] | None = None
+        self._working: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
+        self._refusal: bytes | None = None  # of what came behind requests that are not answered yet
+        self._ended = False  # the client sends no more
+        self._asked = False  # it was told to continue
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, and with it the request that nobody waits for any more."""
         super().connection_lost(exc)
-        working, cycle = self._working, self.cycle
-        if working is not None and cycle is not None and not cycle.response_complete:
+        if self._working is None:
+            return
+        cycle, task = self._working
+        if not cycle.response_complete:
+            cycle.disconnected = True  # others may be in line behind it
             cycle.scope["state"][GONE] = True
-            working.cancel()
+            task.cancel()
 
     def leave(self) -> None:
         """Close behind the next answer, or behind the one that is under way, and say so in it."""
@@ -53,13 +62,37 @@ class Connection(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more; true where it may wait for an answer nevertheless."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body or not self._ask():
+            return False
+        cycle.keep_alive = False
+        self._ended = True
+        return True
+
     def look_for_hang_up(self) -> None:
-        """End the work for a client that is gone, which nothing else tells while its body waits."""
-        if self.flow.read_paused and _is_gone(self.transport.get_extra_info("socket")):
+        """End the work for a client that is gone, which nothing else tells while none reads."""
+        if self.transport.is_closing() or not (self._ended or self.flow.read_paused):
+            return
+        peer = self.transport.get_extra_info("socket")
+        # Behind its end there may be bytes of it that were not read yet.
+        if _has(peer, 0) or (not self._asked and _has(peer, _READ_END) and not self._ask()):
             self.transport.abort()
+
+    def _ask(self) -> bool:
+        """Tell a client that has ended its side to continue; false where that can't be said."""
+        cycle = self._working[0] if self._working else None
+        if cycle is None or cycle.response_started or cycle.scope["http_version"] != "1.1":
+            return False
+        self._asked = True
+        self.transport.write(_CONTINUE)
+        return True
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
+        if self._refusal is not None:
+            return
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -72,9 +105,12 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._go_on_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError as error:
-            if not isinstance(error.__context__, _HeadTooLargeError):
+            if isinstance(error.__context__, _HeadTooLargeError):
+                self._refuse_head()
+            elif isinstance(error.__context__, (_HostError, httptools.HttpParserInvalidURLError)):
+                self._refuse(400, "The address or the Host header of the request is not valid.")
+            else:
                 raise
-            self._refuse_head()
         except httptools.HttpParserError:
             self._refuse(400, "This is no valid HTTP request.")
 
@@ -88,6 +124,8 @@ class Connection(HttpToolsProtocol):
     def on_url(self, url: bytes) -> None:
         """A part of its address."""
         if not self._replaying:
+            self._head_bytes += len(url)
+            self._check(self._head_bytes)
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -103,6 +141,9 @@ class Connection(HttpToolsProtocol):
         """The end of its head."""
         self._in_head = False
         if not self._replaying:
+            hosts = sum(name == b"host" for name, _ in self.headers)
+            if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
+                raise _HostError  # RFC 9112, 3.2
             super().on_headers_complete()
             if self._leaving:
                 self.cycle.keep_alive = False
@@ -113,7 +154,17 @@ class Connection(HttpToolsProtocol):
             return  # the body is still to come, see _go_on_without_upgrade
         super().on_message_complete()
         # A large body's last part may have stopped the reading, and with it the news of a hang-up.
-        self.flow.resume_reading()
+        # While requests are in line, it is to be stopped.
+        if not self.pipeline:
+            self.flow.resume_reading()
+
+    def on_response_complete(self) -> None:
+        """A request was answered."""
+        last = not self.pipeline
+        super().on_response_complete()
+        if last and self._refusal is not None and not self.transport.is_closing():
+            self.transport.write(self._refusal)
+            self.transport.close()
 
     def _check(self, size_bytes: int) -> None:
         if size_bytes > MAX_HEAD_BYTES:
@@ -148,24 +199,32 @@ class Connection(HttpToolsProtocol):
             b"content-type: text/plain; charset=utf-8\r\n",
             b"content-length: %d\r\nconnection: close\r\n\r\n" % len(text),
         ]
-        self.transport.write(b"".join([*head, text]))
-        self.transport.close()
+        answer, cycle = b"".join([*head, text]), self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body:
+            self.transport.write(answer)
+            self.transport.close()
+        else:
+            self._refusal = answer  # first the answers to what came before
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
-        self._working = task
+        self._working = cycle, task
 
 
-def _is_gone(peer: socket.socket) -> bool:
-    """The other side has hung up, although there may be bytes of it left to read."""
+def _has(peer: socket.socket, event: int) -> bool:
+    """Whether an event of the other side waits at a socket, or that it is gone altogether."""
     if not hasattr(select, "poll"):
         return False
     poll = select.poll()
-    poll.register(peer.fileno(), getattr(select, "POLLRDHUP", 0))  # besides POLLHUP and POLLERR
+    poll.register(peer.fileno(), event)  # besides POLLHUP and POLLERR
     return bool(poll.poll(0))
 
 
 class _HeadTooLargeError(Exception):
     """Raised to the parser, which stops."""
+
+
+class _HostError(Exception):
+    """Raised to the parser: not exactly one Host header."""

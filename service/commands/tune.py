@@ -201,7 +201,7 @@ def _file(job: _Job, outcome: Outcome, subject: Subject, cpus: int) -> str:
 
 
 def _report(job: _Job, outcome: Outcome, fitting: Level | None, *, written: bool) -> None:
-    from service.tuning.report import as_json, level_as_json, table
+    from service.tuning.report import as_json, describe_others, level_as_json, table
 
     output = job.args.output if written else None
     if job.args.json:
@@ -213,6 +213,7 @@ def _report(job: _Job, outcome: Outcome, fitting: Level | None, *, written: bool
     print("\n".join(table(outcome, job.limits)))
     print()
     print("\n".join(_conclusion(job, outcome, fitting)))
+    print(f"meanwhile: {describe_others(outcome)}")
     print(f"wrote {output}" if output else "wrote nothing; --force-best writes the nearest")
 
 

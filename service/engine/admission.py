@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass
 
@@ -85,7 +86,8 @@ class Admission:
             if place.done() and not place.cancelled():
                 self.leave(images, pixel_bytes)
             else:
-                self._in_line.remove((images, pixel_bytes, place))
+                with contextlib.suppress(ValueError):  # it was passed over in the meantime
+                    self._in_line.remove((images, pixel_bytes, place))
                 self._let_in()
             raise
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 
-from service.engine.batcher import Batch, Batcher, Flow, Served, Ticket, deliver
+from service.engine.batcher import Batch, Batcher, Flow, Ticket, deliver
 from service.engine.images import Pixels
 
 # So long after requests have met, all lanes are kept free for the next of them.
@@ -45,27 +45,13 @@ class Lanes:
                 target=self._work, args=(lane,), name=f"lane-{lane}", daemon=True
             ).start()
 
-    async def submit(self, batcher: Batcher, images: Pixels) -> Served:
-        """Queue the images of a request and wait for their answers.
-
-        A caller that is cancelled leaves the queue: its images that have not run never will.
+    def put(self, batcher: Batcher, images: Pixels, flow: Flow) -> Ticket:
+        """Queue some images of a request; on the event loop.
 
         Args:
             batcher: The queue of the model that shall answer.
             images: uint8 [N, H, W, 3], N >= 1; more than a batch holds are split over several.
-
-        Raises:
-            InferenceError: The session failed on a batch with some of these images.
-        """
-        flow = Flow(large=len(images) > batcher.plan.small_batch_size)
-        ticket = self.put(batcher, images, flow)
-        try:
-            return await ticket.answer
-        finally:
-            self.withdraw(batcher, ticket)
-
-    def put(self, batcher: Batcher, images: Pixels, flow: Flow) -> Ticket:
-        """Queue some images of a request; on the event loop.
+            flow: The request, with which they take turns.
 
         Returns:
             A ticket with their answer to come. Who stops waiting for it must withdraw it.

@@ -232,8 +232,13 @@ class ModelRepository:
 
         Raises:
             ModelNotFoundError: No such model.
+            ModelNotReadyError: It may be among those that are still being loaded.
         """
         catalog = self.catalog
+        if self._required is None and name not in catalog:
+            raise ModelNotReadyError(
+                "The models are still being loaded.", hint="GET /readyz says when they can answer."
+            )
         if name not in catalog:
             raise ModelNotFoundError(
                 f"No model is named {name[:100]!r}.",

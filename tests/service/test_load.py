@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import socketserver
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -84,34 +84,36 @@ def test_nobody_listens(tmp_path):
     assert "is gone" in done.stderr
 
 
-@contextlib.asynccontextmanager
-async def answering(*parts: bytes, hang: bool = False) -> AsyncIterator[int]:
-    """A server that answers every request with the same bytes, in these parts."""
+class Odd(socketserver.ThreadingTCPServer):
+    """Answers every request with the same bytes, in these parts, or closes the connection."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                await reader.readuntil(b"\r\n\r\nbody")
-                for part in parts:
-                    writer.write(part)
-                    await writer.drain()
-                    await asyncio.sleep(0.001)
-                if not hang and not parts:
-                    break
-        writer.close()
+    daemon_threads = True
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
+    def __init__(self, *parts: bytes, close: bool = False) -> None:
+        super().__init__(("127.0.0.1", 0), _OddAnswer)
+        self.parts, self.closes = parts, close
 
 
-def load_on(*parts: bytes, hang: bool = False) -> Report:
-    async def run() -> Report:
-        async with answering(*parts, hang=hang) as port:
-            target = Target("127.0.0.1", port, "/", connections=2, seconds=0.2, drain_s=0.2)
-            return await generate(target, [b"body"])
+class _OddAnswer(socketserver.BaseRequestHandler):
+    server: Odd
 
-    return asyncio.run(run())
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while self.request.recv(4096) and not self.server.closes:
+                for part in self.server.parts:
+                    self.request.sendall(part)
+                    time.sleep(0.001)
+
+
+def load_on(*parts: bytes, close: bool = False) -> Report:
+    with Odd(*parts, close=close) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        port = server.server_address[1]
+        target = Target("127.0.0.1", port, "/", connections=2, seconds=0.2, drain_s=0.2)
+        try:
+            return asyncio.run(generate(target, [b"body"]))
+        finally:
+            server.shutdown()
 
 
 def test_answers_may_come_in_pieces():
@@ -126,11 +128,11 @@ def test_an_answer_without_length_ends_the_load():
 
 
 def test_connections_that_are_closed_are_failures_and_opened_again():
-    report = load_on()
+    report = load_on(close=True)
     assert report.answered == 0
     assert report.failures["connection lost"] > 2
 
 
 def test_a_server_that_never_answers_does_not_hold_the_load_up():
-    report = load_on(hang=True)
+    report = load_on()
     assert report.failures == {"no answer": 2}

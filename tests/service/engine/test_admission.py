@@ -61,3 +61,18 @@ def test_who_stops_waiting_holds_no_place(has_entered):
         assert admission.images == (2 if has_entered else 10)
 
     asyncio.run(scenario())
+
+
+def test_who_stops_waiting_in_the_moment_there_is_room_is_just_gone():
+    async def scenario() -> None:
+        admission = Admission(AdmissionLimits(images=10, pixel_bytes=100))
+        admission.enter(8, 0)
+        leaving = asyncio.create_task(admission.enter_later(4, 0))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        admission.leave(8, 0)  # before it learns of it
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert admission.images == 0
+
+    asyncio.run(scenario())

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from service.engine.batcher import Batcher, BatchPlan, Flow, Served
 from service.engine.errors import InferenceError
 from service.engine.lanes import Lanes
-from tests.service.engine.turnstile import Turnstile, numbered
+from tests.service.engine.turnstile import Turnstile, numbered, submit
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def start():
 
 
 async def begin(lanes: Lanes, batcher: Batcher, *numbers: int) -> asyncio.Task[Served]:
-    task = asyncio.create_task(lanes.submit(batcher, numbered(*numbers)))
+    task = asyncio.create_task(submit(lanes, batcher, numbered(*numbers)))
     await asyncio.sleep(0)
     return task
 
@@ -46,7 +46,7 @@ async def begin(lanes: Lanes, batcher: Batcher, *numbers: int) -> asyncio.Task[S
 def test_a_single_request_runs_at_once_and_says_what_became_of_it(start):
     async def scenario(lanes: Lanes, batcher: Batcher, turnstile: Turnstile) -> None:
         turnstile.open = True
-        served = await lanes.submit(batcher, numbered(3))
+        served = await submit(lanes, batcher, numbered(3))
         assert served.prediction.logits.tolist() == [[3]]
         assert served.receipt.batch_size == 1
         assert served.receipt.queue_s >= 0
@@ -73,7 +73,7 @@ def test_requests_gather_while_all_lanes_are_busy(start):
 def test_idle_lanes_share_what_waits(start):
     async def scenario(lanes: Lanes, batcher: Batcher, turnstile: Turnstile) -> None:
         turnstile.open = True
-        served = await lanes.submit(batcher, numbered(*range(8)))
+        served = await submit(lanes, batcher, numbered(*range(8)))
         assert served.prediction.logits[:, 0].tolist() == list(range(8))
         assert sorted(turnstile.begun) == [[0, 1], [2, 3], [4, 5], [6, 7]]
 
@@ -83,7 +83,7 @@ def test_idle_lanes_share_what_waits(start):
 def test_a_lane_takes_all_where_sharing_does_not_pay(start):
     async def scenario(lanes: Lanes, batcher: Batcher, turnstile: Turnstile) -> None:
         turnstile.open = True
-        await lanes.submit(batcher, numbered(*range(8)))
+        await submit(lanes, batcher, numbered(*range(8)))
         assert turnstile.begun == [list(range(8))]
 
     start(4, BatchPlan(8, 8, spread=False), scenario)
@@ -203,7 +203,7 @@ def test_a_failing_run_fails_its_requests_and_no_later_one(start):
         turnstile.open = True
         for run in list(turnstile.running):
             turnstile.end(run)
-        assert (await lanes.submit(batcher, numbered(6))).prediction.logits.item() == 6
+        assert (await submit(lanes, batcher, numbered(6))).prediction.logits.item() == 6
         assert batcher.waiting == 0
 
     start(1, BatchPlan(2, 2), scenario)
@@ -240,7 +240,7 @@ class Traffic(RuleBasedStateMachine):
     def come(self, count: int) -> None:
         numbers = list(range(self.number, self.number + count))
         self.number += count
-        task = self.loop.create_task(self.lanes.submit(self.batcher, numbered(*numbers)))
+        task = self.loop.create_task(submit(self.lanes, self.batcher, numbered(*numbers)))
         self.open[task] = numbers
         self.spin()
 
@@ -248,17 +248,11 @@ class Traffic(RuleBasedStateMachine):
     def come_bit_by_bit(self, counts: list[int]) -> None:
         flow = Flow(large=True)
 
-        async def submit(numbers: list[int]) -> Served:
-            ticket = self.lanes.put(self.batcher, numbered(*numbers), flow)
-            try:
-                return await ticket.answer
-            finally:
-                self.lanes.withdraw(self.batcher, ticket)
-
         for count in counts:
             numbers = list(range(self.number, self.number + count))
             self.number += count
-            self.open[self.loop.create_task(submit(numbers))] = numbers
+            task = self.loop.create_task(submit(self.lanes, self.batcher, numbered(*numbers), flow))
+            self.open[task] = numbers
         self.spin()
 
     @rule(pick=st.integers(0, 99))

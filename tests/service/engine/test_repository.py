@@ -40,9 +40,7 @@ def repository(root):
     return ModelRepository(options(root))
 
 
-def options(
-    root: Path, *, default: str | None = None, device: str = "cpu"
-) -> RepositoryOptions:
+def options(root: Path, *, default: str | None = None, device: str = "cpu") -> RepositoryOptions:
     # What the probe does is tested in test_probe.py; here it would only take time.
     sessions = InstanceOptions(SessionOptions(device), lanes=1, cpus=1, plan=PlanOptions(8))
     return RepositoryOptions(root, default, sessions, probe=False)
@@ -355,3 +353,11 @@ def test_a_device_that_fails_later_is_the_files_trouble(root, repository, monkey
     error = repository.versions("colors")[2].error
     assert error is not None
     assert "out of memory" in error.detail
+
+
+def test_before_the_first_look_a_model_is_not_ready_rather_than_unknown(repository):
+    with pytest.raises(ModelNotReadyError, match="still being loaded"):
+        repository.find("colors", None)
+    repository.refresh()
+    with pytest.raises(ModelNotFoundError):
+        repository.find("dogs", None)

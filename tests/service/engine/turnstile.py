@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from service.engine.batcher import Batcher, Flow, Served
 from service.engine.errors import InferenceError
 from service.engine.lanes import Lanes
 from service.engine.session import Prediction
@@ -60,3 +61,15 @@ class Turnstile:
 def numbered(*numbers: int) -> np.ndarray:
     """Images that carry these numbers, uint8 [N, 1, 1, 4]."""
     return np.array(numbers, np.uint32).view(np.uint8).reshape(-1, 1, 1, 4)
+
+
+async def submit(
+    lanes: Lanes, batcher: Batcher, images: np.ndarray, flow: Flow | None = None
+) -> Served:
+    """Queue images and wait for their answers; who is cancelled withdraws them."""
+    flow = flow or Flow(large=len(images) > batcher.plan.small_batch_size)
+    ticket = lanes.put(batcher, images, flow)
+    try:
+        return await ticket.answer
+    finally:
+        lanes.withdraw(batcher, ticket)

@@ -51,20 +51,20 @@ def test_a_machine_that_becomes_faster_changes_nothing():
 def test_noise_alone_hardly_ever_changes_anything():
     rng = np.random.default_rng(3)
     changed = 0
-    for _ in range(200):
+    for _ in range(100):
         speeds = rng.lognormal(0, 0.1, 200).tolist()
         changed += search(Machine(lambda one: trial(100), speeds)).best.candidate != DEFAULT
-    assert changed <= 10
+    assert changed <= 4
 
 
 def test_a_gain_is_seen_through_noise():
     rng = np.random.default_rng(4)
     found = 0
-    for _ in range(50):
+    for _ in range(30):
         speeds = rng.lognormal(0, 0.05, 200).tolist()
         machine = Machine(lambda one: trial(130 if one.workers == 4 else 100), speeds)
         found += search(machine).best.candidate.workers == 4
-    assert found >= 45
+    assert found >= 26
 
 
 def test_the_fastest_that_keeps_the_limits_wins():
@@ -125,7 +125,7 @@ def test_defaults_that_fail_later_lose():
         return Trial(failure="connection lost") if late else trial(100)
 
     machine = Machine(formula)
-    assert search(machine).best.candidate == Candidate(threads=1)
+    assert search(machine).best.candidate == Candidate(workers=2)
 
 
 def test_turns_are_taken_in_both_orders():
