@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
 from service.api.limits import BodyLimits
@@ -84,7 +84,7 @@ async def read_images(request: Request, limits: BodyLimits) -> Images:
             [part async for some in parts for part in some] if small else ImageStream(None, parts)
         )
     if small:
-        body = await request.body()
+        body = await _read_small(request)
     else:
         blocks = request.stream()
         try:
@@ -104,6 +104,20 @@ async def read_images(request: Request, limits: BodyLimits) -> Images:
     if kind is _Kind.NPY or body.startswith(NPY_MAGIC):
         return parse_array(body, limits)
     return [body]
+
+
+async def _read_small(request: Request) -> bytes:
+    """Read a body whole; most come in one piece, for which a stream is a long way."""
+    message = await request.receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        return bytes(message.get("body", b""))
+    blocks = []
+    while message["type"] == "http.request":
+        blocks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(blocks)
+        message = await request.receive()
+    raise ClientDisconnect
 
 
 def _read_head(scope: Scope) -> tuple[bytes, bytes, int | None]:

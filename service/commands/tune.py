@@ -139,7 +139,7 @@ def _tune(job: _Job, folder: Path, fixed: frozenset[str]) -> int:
 
     args, settings = job.args, job.settings
     start = Candidate(**{name: getattr(settings, name) for name in fixed})
-    bench = Bench(settings, folder)
+    bench = Bench(settings, folder, _tell)
     subject = find_subject(bench, start, args.model, args.images, args.px)
     _tell(f"{subject.model}; {subject.pictures_text}")
     plan = Plan(subject.path, subject.pictures, args.connections, args.seconds)
@@ -150,14 +150,18 @@ def _tune(job: _Job, folder: Path, fixed: frozenset[str]) -> int:
         [name for name in TUNED if name not in fixed],
         lambda setting, incumbent: alternatives(setting, incumbent, machine),
     )
-    fitting = None
+    fitting, load_line = None, ""
     if (limit_s := _to_search_load(outcome, job.limits)) is not None:
-        fitting = _fitting_load(bench, plan, outcome, limit_s)
-    written = outcome.best.fits(job.limits) or args.force_best
+        fitting, load_line = _fitting_load(bench, plan, outcome, limit_s)
+    best = outcome.best
+    written = best.fits(job.limits) or (args.force_best and not best.failure)
     if written:
         args.output.write_text(_file(job, outcome, subject, machine.cpus))
-    _report(job, outcome, fitting, written=written)
-    return 0 if outcome.best.fits(job.limits) else 1
+    if args.json:
+        _print_json(job, outcome, fitting, written=written)
+    else:
+        _print_table(job, outcome, load_line, written=written)
+    return 0 if best.fits(job.limits) else 1
 
 
 def _to_search_load(outcome: Outcome, limits: Limits) -> float | None:
@@ -167,21 +171,34 @@ def _to_search_load(outcome: Outcome, limits: Limits) -> float | None:
     return limits.p99_s if missed else None
 
 
-def _fitting_load(bench: Bench, plan: Plan, outcome: Outcome, limit_s: float) -> Level | None:
+def _fitting_load(
+    bench: Bench, plan: Plan, outcome: Outcome, limit_s: float
+) -> tuple[Level | None, str]:
+    """The most connections with which p99 fits, and a line about it."""
     from service.tuning.measure import warm_up
     from service.tuning.search import fitting_load
+    from service.tuning.server import ServerError
 
     candidate = outcome.best.candidate
     _tell(f"nothing fits; looking for the load at which {candidate} does")
-    with bench.serving(candidate) as server:
-        warm_up(server, plan)
+    try:
+        with bench.serving(candidate) as server:
+            warm_up(server, plan)
 
-        def measure(connections: int) -> Level:
-            level = bench.levels(server, plan, connections)
-            _tell(f"  {connections} connections: p99 {milliseconds(level.p99_s)}")
-            return level
+            def measure(connections: int) -> Level:
+                level = bench.levels(server, plan, connections)
+                _tell(f"  {connections} connections: p99 {milliseconds(level.p99_s)}")
+                return level
 
-        return fitting_load(measure, plan.connections, limit_s)[0]
+            found, _ = fitting_load(measure, plan.connections, limit_s)
+    except ServerError as error:  # what was measured before shall not be lost for it
+        return None, f"the load with which p99 fits is unknown: the service {error}"
+    if found is None:
+        return None, f"p99 is over {milliseconds(limit_s)} even with one connection"
+    return found, (
+        f"p99 keeps within {milliseconds(limit_s)} up to {found.connections} connections:"
+        f" {rate(found.images_per_s)} images/s, p99 {milliseconds(found.p99_s)}"
+    )
 
 
 def _file(job: _Job, outcome: Outcome, subject: Subject, cpus: int) -> str:
@@ -200,39 +217,30 @@ def _file(job: _Job, outcome: Outcome, subject: Subject, cpus: int) -> str:
     return settings_file(job.settings, outcome, job.limits, Circumstances(job.command, date, lines))
 
 
-def _report(job: _Job, outcome: Outcome, fitting: Level | None, *, written: bool) -> None:
-    from service.tuning.report import as_json, describe_others, level_as_json, table
+def _print_json(job: _Job, outcome: Outcome, fitting: Level | None, *, written: bool) -> None:
+    from service.tuning.report import as_json, level_as_json
 
-    output = job.args.output if written else None
-    if job.args.json:
-        document: dict[str, Any] = as_json(outcome, job.limits)
-        document["fitting_load"] = level_as_json(fitting) if fitting else None
-        document["written"] = str(output) if output else None
-        print(json.dumps(document, indent=2))
-        return
-    print("\n".join(table(outcome, job.limits)))
-    print()
-    print("\n".join(_conclusion(job, outcome, fitting)))
-    print(f"meanwhile: {describe_others(outcome)}")
-    print(f"wrote {output}" if output else "wrote nothing; --force-best writes the nearest")
+    document: dict[str, Any] = as_json(outcome, job.limits)
+    document["fitting_load"] = level_as_json(fitting) if fitting else None
+    document["written"] = str(job.args.output) if written else None
+    print(json.dumps(document, indent=2))
 
 
-def _conclusion(job: _Job, outcome: Outcome, fitting: Level | None) -> list[str]:
-    from service.tuning.report import describe, describe_gain, misses
+def _print_table(job: _Job, outcome: Outcome, load_line: str, *, written: bool) -> None:
+    from service.tuning.report import describe, describe_gain, describe_others, misses, table
 
-    best, limits = outcome.best, job.limits
-    if best.fits(limits):
-        return [f"{best.candidate}: {describe(best)}", f"gained: {describe_gain(outcome)}"]
-    lines = [f"nothing fits; nearest is {best.candidate}: {'; '.join(misses(best, limits))}"]
-    if (limit_s := _to_search_load(outcome, limits)) is None:
-        return lines
-    if fitting is None:
-        return [*lines, f"p99 is over {milliseconds(limit_s)} even with one connection"]
-    return [
-        *lines,
-        f"p99 keeps within {milliseconds(limit_s)} up to {fitting.connections} connections:"
-        f" {rate(fitting.images_per_s)} images/s, p99 {milliseconds(fitting.p99_s)}",
-    ]
+    best = outcome.best
+    lines = [*table(outcome, job.limits), ""]
+    if best.fits(job.limits):
+        lines += [f"{best.candidate}: {describe(best)}", f"gained: {describe_gain(outcome)}"]
+    else:
+        missed = "; ".join(misses(best, job.limits))
+        lines.append(f"nothing fits; nearest is {best.candidate}: {missed}")
+        lines += [load_line] if load_line else []
+    lines.append(f"meanwhile: {describe_others(outcome)}")
+    nothing = "wrote nothing; --force-best writes the nearest"
+    lines.append(f"wrote {job.args.output}" if written else nothing)
+    print("\n".join(lines))
 
 
 def _tell_trial(measured: Measured) -> None:

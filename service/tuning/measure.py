@@ -8,7 +8,7 @@ import math
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
@@ -56,10 +56,12 @@ class Bench:
     Attributes:
         settings: All settings that are not tuned.
         folder: For logs and settings files.
+        tell: Told what people should know meanwhile.
     """
 
     settings: Settings
     folder: Path
+    tell: Callable[[str], None] = lambda text: None
     _seen: set[Candidate] = field(default_factory=set)
 
     @contextlib.contextmanager
@@ -72,7 +74,7 @@ class Bench:
         config = self.folder / "candidate.toml"
         config.write_text("\n".join(assignments(self.settings, candidate)) + "\n")
         with running(config, self.folder / "serve.log") as server:
-            server.wait_until_ready(candidate.workers)
+            server.wait_until_ready(candidate.workers, self.tell)
             yield server
 
     def measure(self, candidate: Candidate, plan: Plan) -> Trial:

@@ -101,8 +101,9 @@ def describe_others(outcome: Outcome) -> str:
 
 
 def _note(measured: Measured, outcome: Outcome, limits: Limits) -> str:
-    chosen = ["chosen"] if measured.candidate == outcome.best.candidate else []
-    return "; ".join([*chosen, *misses(measured, limits)])
+    best = measured.candidate == outcome.best.candidate
+    rank = ["chosen" if measured.fits(limits) else "nearest"] if best else []
+    return "; ".join([*rank, *misses(measured, limits)])
 
 
 def _cells(measured: Measured) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from service.settings import ENV_PREFIX
 
 HOST = "127.0.0.1"
 _READY_S = 300.0  # a TensorRT engine, or a large model on a slow disk
+_TELL_S = 10.0
 _STOP_S = 15.0
 _ANSWER_S = 60.0
 _POLL_S = 0.05
@@ -48,14 +49,18 @@ class Running:
     port: int
     log: Path
 
-    def wait_until_ready(self, workers: int) -> None:
+    def wait_until_ready(self, workers: int, tell: Callable[[str], None]) -> None:
         """Wait until every worker can answer.
+
+        Args:
+            workers: There are.
+            tell: Told why where it takes long.
 
         Raises:
             ServerError: It has ended, or it takes too long.
         """
-        in_a_row, said = 0, "it does not listen"
-        until_s = time.monotonic() + _READY_S
+        in_a_row, said, told = 0, "it does not listen", False
+        started_s = time.monotonic()
         while in_a_row < (1 if workers == 1 else _PROBES_A_WORKER * workers):
             self.check_alive()
             try:
@@ -66,7 +71,11 @@ class Running:
                 in_a_row += 1
                 continue
             in_a_row, said = 0, body.decode(errors="replace")[:_SHOWN] or said
-            if time.monotonic() > until_s:
+            waited_s = time.monotonic() - started_s
+            if waited_s > _TELL_S and not told:
+                told = True
+                tell(f"waiting for the service, for {_READY_S:.0f} s at most: {said}")
+            if waited_s > _READY_S:
                 raise ServerError(f"is not ready after {_READY_S:.0f} s: {said}")
             time.sleep(_POLL_S)
 
