@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from service.engine import heap
 from service.engine.admission import Admission, AdmissionLimits
 from service.engine.batcher import Flow, Receipt, Ticket
 from service.engine.decoding import Decoding, DecodingOptions
@@ -99,6 +100,7 @@ class Predictor:
 
     def __init__(self, options: EngineOptions, metrics: Metrics | None = None) -> None:
         """Start the threads; models are loaded by ``repository.refresh``."""
+        heap.share_arenas(max(2, options.models.instances.cpus))
         self._options = options
         self.metrics = metrics or Metrics()
         self.admission = Admission(options.admission)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from service.engine import heap
 from service.engine.batcher import Batcher
 from service.engine.bundle import Bundle, Stamp, read_bundle, take_stamp, unchanged
 from service.engine.digest import check_digest
@@ -124,6 +125,7 @@ class ModelRepository:
         self._probe = Probe() if options.probe else None
         self._required: frozenset[str] | None = None
         self._skipped: set[Path] = set()
+        self._changed = False
 
     def refresh(self) -> None:
         """Load what is new or changed, let go of what is gone. Blocks; call it in a thread.
@@ -134,11 +136,17 @@ class ModelRepository:
             OSError: The folder can't be read; what is loaded goes on serving.
             DeviceError: The demanded device can't be used.
         """
+        before = _all_ready(self.catalog)
         try:
             self._refresh()
         finally:
             if self._probe:
                 self._probe.rest()
+            # Once more a look later: a version that has just gone may still have work.
+            changed = _all_ready(self.catalog) != before
+            if changed or self._changed:
+                heap.release()
+            self._changed = changed
 
     def close(self) -> None:
         """Let a refresh that is under way come to its end soon. Safe from another thread."""
@@ -327,6 +335,10 @@ class ModelRepository:
 
 def _ready_versions(versions: Mapping[int, Entry]) -> dict[int, ReadyVersion]:
     return {number: e.ready for number, e in versions.items() if e.ready is not None}
+
+
+def _all_ready(catalog: Catalog) -> list[ReadyVersion | None]:
+    return [entry.ready for versions in catalog.values() for entry in versions.values()]
 
 
 def _unreadable(error: OSError) -> ModelLoadError:
