@@ -3,9 +3,9 @@
     python -m service.load --port 8000 --connections 32 --seconds 10 cat.jpg dog.jpg
 
 prints JSON. Requests are bytes that were made beforehand and answers are hardly looked at, so that
-one costs some twenty microseconds of CPU. It runs in a process of its own, for one that shared the
-interpreter with anything else would measure that too. On the machine of the server it still shares
-the CPUs with it: figures are those of a machine that has both to do.
+one costs some forty microseconds of CPU, half of them the kernel's. It runs in a process of its
+own, for one that shared the interpreter with anything else would measure that too. On the machine
+of the server it still shares the CPUs with it: figures are those of a machine that has both to do.
 """
 
 from __future__ import annotations

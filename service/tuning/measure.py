@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from service.load import Report, read_report
 from service.settings import Settings
-from service.tuning import processes
+from service.tuning import processes, stops
 from service.tuning.server import HOST, Running, ServerError, program, running
 from service.tuning.trials import Candidate, Level, Trial
 from service.tuning.write import assignments
@@ -170,17 +170,20 @@ def _load(
     options = {"host": HOST, "port": server.port, "path": plan.path}
     options |= {"connections": connections, "seconds": seconds}
     words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    client = subprocess.Popen(  # noqa: S603, it is a module of this program
-        [*program("-m", "service.load", *words), "--", *map(str, plan.pictures)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    client = None
     try:
+        with stops.deferred():
+            client = subprocess.Popen(  # noqa: S603, it is a module of this program
+                [*program("-m", "service.load", *words), "--", *map(str, plan.pictures)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         output, error = _watch(client, seconds + _CLIENT_S, usage)
     finally:
-        client.kill()
-        client.wait()
+        if client is not None:
+            client.kill()
+            client.wait()
     if usage is not None:
         usage.end()
     if client.returncode:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from service.tuning.quantities import mebibytes, milliseconds, rate
-from service.tuning.search import CONFIRMATION, Outcome
+from service.tuning.search import CONFIRMATION, Outcome, Step
 from service.tuning.trials import Level, Limits, Measured
 
 _HEAD = (
@@ -30,8 +30,13 @@ def describe(measured: Measured) -> str:
     low, high = min(measured.rates, default=0.0), max(measured.rates, default=0.0)
     return (
         f"{rate(measured.images_per_s)} images/s ({rate(low)} to {rate(high)}),"
-        f" p99 {milliseconds(measured.p99_s)}, {mebibytes(measured.rss_bytes)}"
+        f" {describe_costs(measured)}"
     )
+
+
+def describe_costs(measured: Measured) -> str:
+    """Its latency and memory, one line."""
+    return f"p99 {milliseconds(measured.p99_s)}, {mebibytes(measured.rss_bytes)}"
 
 
 def describe_limits(limits: Limits) -> str:
@@ -50,8 +55,9 @@ def describe_gain(outcome: Outcome) -> str:
         return f"nothing; {outcome.start.candidate} is what nothing else clearly beats here"
     text = f"instead of {describe(outcome.start)} with {outcome.start.candidate}"
     for step in outcome.steps:
-        if step.setting == CONFIRMATION and step.ratios:
-            text += f"; in turns with it, images/s {spread(step.ratios)}"
+        if step.setting == CONFIRMATION:
+            ratios = step.ratios[step.winner]
+            text += f"; {spread(ratios)} its images/s, in turns with it"
     return text
 
 
@@ -142,14 +148,24 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 def as_json(outcome: Outcome, limits: Limits) -> dict[str, Any]:
     """All of it, for programs; durations in milliseconds."""
-    ratios = [step.ratios for step in outcome.steps if step.setting == CONFIRMATION]
     return {
         "limits": asdict(limits),
         "fits": outcome.best.fits(limits),
         "chosen": asdict(outcome.best.candidate),
         "misses": misses(outcome.best, limits),
-        "gain": list(ratios[0]) if ratios else [],
+        "steps": [_step_as_json(step) for step in outcome.steps],
         "candidates": [_as_json(one, limits) for one in outcome.board],
+    }
+
+
+def _step_as_json(step: Step) -> dict[str, Any]:
+    return {
+        "setting": step.setting,
+        "incumbent": asdict(step.incumbent),
+        "winner": asdict(step.winner),
+        "challengers": [
+            {"settings": asdict(one), "ratios": list(ratios)} for one, ratios in step.ratios.items()
+        ],
     }
 
 

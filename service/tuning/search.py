@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -39,16 +39,15 @@ class Step:
     Attributes:
         setting: Its name, or ``CONFIRMATION``.
         incumbent: What was to beat.
-        challengers: What was tried beside it.
+        ratios: What was tried beside it, and its images a second to the incumbent's, round by
+            round.
         winner: The incumbent or a challenger.
-        ratios: Images a second of the best challenger to the incumbent's, round by round.
     """
 
     setting: str
     incumbent: Candidate
-    challengers: tuple[Candidate, ...]
+    ratios: Mapping[Candidate, Sequence[float]]
     winner: Candidate
-    ratios: tuple[float, ...]
 
 
 @dataclass
@@ -115,8 +114,8 @@ class Search:
                 break
             rounds.append(self._round([leader, incumbent][:: 1 if len(rounds) % 2 else -1]))
         winner = leader if leader is not None and verdict == "better" else incumbent
-        ratios = _ratios(incumbent, leader, rounds, _rate) if leader is not None else []
-        self.steps.append(Step(setting, incumbent, tuple(among), winner, tuple(ratios)))
+        ratios = {one: _ratios(incumbent, one, rounds, _rate) for one in among}
+        self.steps.append(Step(setting, incumbent, ratios, winner))
         return winner
 
     def _round(self, candidates: Iterable[Candidate]) -> dict[Candidate, Trial]:

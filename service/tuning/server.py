@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from service.settings import ENV_PREFIX
+from service.tuning import stops
 
 HOST = "127.0.0.1"
 _READY_S = 300.0  # a TensorRT engine, or a large model on a slow disk
@@ -131,19 +132,22 @@ def running(config: Path, log: Path) -> Iterator[Running]:
     """
     port = _free_port()
     command = program("-c", "from service.cli import run; run()", "serve")
-    with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603, it is this very program
-            [*command, "--host", HOST, "--port", str(port)],
-            env=_environment(os.environ, config),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C is for this program, which then ends that one
-        )
+    process = None
     try:
+        with stops.deferred(), log.open("wb") as output:
+            process = subprocess.Popen(  # noqa: S603, it is this very program
+                [*command, "--host", HOST, "--port", str(port)],
+                env=_environment(os.environ, config),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C is for this program, which then ends that one
+            )
         yield Running(process, port, log)
     finally:
-        _end(process)
+        if process is not None:
+            with stops.deferred():
+                _end(process)
 
 
 def program(*words: str) -> Sequence[str]:

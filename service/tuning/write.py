@@ -12,6 +12,7 @@ from pathlib import Path
 from service.settings import Settings
 from service.tuning.report import (
     describe,
+    describe_costs,
     describe_gain,
     describe_limits,
     describe_others,
@@ -98,19 +99,21 @@ def _reason(
     step = next((one for one in outcome.steps if one.setting == name), None)
     if step is None:
         return _comment("As given, or nothing else is worth a trial here.")
-    value = getattr(outcome.best.candidate, name)
-    before = getattr(step.incumbent, name)
+    value, before = getattr(outcome.best.candidate, name), getattr(step.incumbent, name)
     if value != before:
-        text = f"images/s {spread(step.ratios)} those with {before}."
+        text = "Clearly better than what was tried beside it."
     elif step.winner != step.incumbent:
         text = "Changed in vain: all changes together were not clearly better in the end."
     else:
         text = f"Nothing that was tried beside {before} was clearly better."
-    tried = [step.incumbent, *step.challengers]
-    lines = _comment(text[0].upper() + text[1:] + _beside(step))
-    for one in tried:
-        figures = "failed" if board[one].failure else describe(board[one])
-        lines += _comment(f"  {getattr(one, name)}: {figures}{fault(board[one], limits)}")
+    lines = _comment(text + _beside(step))
+    lines += _comment(f"  {before}: {describe(board[step.incumbent])}")
+    for one, ratios in step.ratios.items():
+        figures = f"{spread(ratios)} its images/s, {describe_costs(board[one])}"
+        if board[one].failure:
+            figures = "failed"
+        text = f"  {getattr(one, name)}: {figures}{fault(board[one], limits)}"
+        lines += _comment(text)
     return lines
 
 
