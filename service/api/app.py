@@ -16,6 +16,7 @@ from service.api import classify, errors, openapi, status
 from service.api import metrics as metrics_route
 from service.api.front import Front
 from service.api.limits import BodyLimits
+from service.api.request_log import AccessLog
 from service.engine.admission import AdmissionLimits
 from service.engine.decode import DecodeOptions
 from service.engine.decoding import DecodingOptions
@@ -51,6 +52,7 @@ def create_app(
         load_first: Answer only when the models were loaded, for others answer meanwhile.
     """
     predictor = Predictor(engine_options(settings, workers=settings.workers), metrics)
+    access_log = AccessLog() if settings.access_log else None
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -61,6 +63,8 @@ def create_app(
                 await loaded.wait()
             yield
         predictor.close()
+        if access_log is not None:
+            access_log.flush()
 
     app = FastAPI(
         title="AdaResNet Serving",
@@ -81,7 +85,7 @@ def create_app(
     openapi.install(app)
     app.state.receipts = settings.receipts
     app.state.max_timeout_s = MAX_TIMEOUT_S
-    return Front(app, max_body_bytes=settings.max_body_bytes, access_log=settings.access_log)
+    return Front(app, max_body_bytes=settings.max_body_bytes, access_log=access_log)
 
 
 def engine_options(settings: Settings, *, workers: int = 1) -> EngineOptions:

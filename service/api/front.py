@@ -22,7 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api import errors
 from service.api.classify import ANSWERED_BY, PATH, answer
 from service.api.limits import limit_body
-from service.api.request_log import RequestIds, header, write_line
+from service.api.request_log import AccessLog, RequestIds, header
 from service.api.schemas import ClassifyQuery
 from service.engine.metrics import Metrics
 
@@ -34,7 +34,7 @@ _CLIENT_CLOSED_REQUEST = 499  # for the log only, as nginx has it
 class Front:
     """Answers classifications itself and hands on the rest."""
 
-    def __init__(self, app: FastAPI, *, max_body_bytes: int, access_log: bool) -> None:
+    def __init__(self, app: FastAPI, *, max_body_bytes: int, access_log: AccessLog | None) -> None:
         """Wrap the framework's app, whose state has what an answer needs."""
         self.app = app
         self._ids = RequestIds()
@@ -74,8 +74,8 @@ class Front:
         finally:
             took_s = time.perf_counter() - started_s
             self._metrics.request(_route(scope), state.get(ANSWERED_BY), status, took_s)
-            if self._access_log:
-                write_line(scope, status, took_s)
+            if self._access_log is not None:
+                self._access_log.add(scope, status, took_s)
 
     async def _classify(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self.app

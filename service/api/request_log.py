@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import logging
 import os
 import re
+import time
 
 from starlette.types import Scope
 
 _logger = logging.getLogger("service.access")
 _PROBES = ("/healthz", "/readyz", "/metrics")  # asked every few seconds; nobody wants to read that
+_LINE = "%s %s %d %.1f ms %s"
+_GATHER_S = 0.05
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -39,18 +44,54 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
-def write_line(scope: Scope, status: int, took_s: float) -> None:
-    """Write a request's line in the access log."""
-    level = logging.DEBUG if scope["path"] in _PROBES else logging.INFO
-    if not _logger.isEnabledFor(level):
-        return
-    _logger.log(
-        level,
-        "%s %s %d %.1f ms %s",
-        scope["method"],
-        # As it came, percent-encoded: decoded, a path could write a line of its own.
-        scope["raw_path"].decode("latin-1"),
-        status,
-        took_s * 1e3,
-        scope["state"]["request_id"],
-    )
+class AccessLog:
+    """A line a request, written some at a time.
+
+    To write each at once would cost a small request a tenth of its time: a record, a format and a
+    system call, all in the way of the next request.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._kept: list[tuple[float, int, tuple[object, ...]]] = []
+
+    def add(self, scope: Scope, status: int, took_s: float) -> None:
+        """Keep a request's line for a moment; on the event loop."""
+        level = logging.DEBUG if scope["path"] in _PROBES else logging.INFO
+        if not _logger.isEnabledFor(level):
+            return
+        # The path as it came, percent-encoded: decoded, it could write a line of its own.
+        path = scope["raw_path"].decode("latin-1")
+        line = (scope["method"], path, status, took_s * 1e3, scope["state"]["request_id"])
+        self._kept.append((time.time(), level, line))
+        if len(self._kept) == 1:
+            asyncio.get_running_loop().call_later(_GATHER_S, self.flush)
+
+    def flush(self) -> None:
+        """Write what is kept."""
+        kept, self._kept = self._kept, []
+        records = []
+        for created_s, level, line in kept:
+            record = logging.LogRecord(_logger.name, level, "", 0, _LINE, line, None)
+            record.created = created_s
+            record.msecs = created_s % 1 * 1e3
+            records.append(record)
+        for handler in _handlers():
+            if isinstance(handler, logging.StreamHandler):
+                lines = (handler.format(record) + handler.terminator for record in records)
+                with handler.lock or contextlib.nullcontext():
+                    handler.stream.write("".join(lines))
+                    handler.flush()
+            else:
+                for record in records:
+                    handler.handle(record)
+
+
+def _handlers() -> list[logging.Handler]:
+    """Where lines of the access log go."""
+    found: list[logging.Handler] = []
+    logger: logging.Logger | None = _logger
+    while logger is not None:
+        found += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    return found

@@ -21,7 +21,8 @@ _BUDGET_S = 0.08  # for a model; the first two runs may take longer
 _REPEATS = 3
 # What a run costs besides the network: gathering, two changes of thread, handing out.
 _HANDOVER_S = 60e-6
-_BEST, _NEARLY_BEST = 1.01, 1.05
+_BEST, _NEARLY_BEST = 1.02, 1.05
+_LONG_S = 0.025  # no batch shall take longer, for somebody may come the moment after it began
 # Waking the other threads takes some ten microseconds: nothing is won below this.
 WORTH_SHARING_S = 2e-4
 
@@ -102,9 +103,14 @@ def choose_plan(
         options: What is settled already.
         spread: Idle lanes share what waits.
     """
-    cost = {size: (seconds + _HANDOVER_S) / size for size, seconds in narrow.items()}
+    cost = {
+        size: (seconds + _HANDOVER_S) / size
+        for size, seconds in narrow.items()
+        if seconds <= _LONG_S or size == min(narrow)
+    }
     best = min(cost.values())
-    batch_size = min(size for size in cost if cost[size] <= _BEST * best)
+    # The largest of equals: what a batch costs besides its run is more under load than alone.
+    batch_size = max(size for size in cost if cost[size] <= _BEST * best)
     small = min(size for size in cost if cost[size] <= _NEARLY_BEST * best)
     if options.max_batch_size:
         batch_size = options.max_batch_size
