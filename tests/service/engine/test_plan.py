@@ -5,13 +5,16 @@ import time
 import numpy as np
 import pytest
 
-from service.engine.plan import PlanOptions, choose_plan, time_runs
+from service.engine.batcher import BatchPlan
+from service.engine.plan import PlanOptions, Timings, choose_plan, time_runs
 
 MEASURED = PlanOptions()
 
 
-def plan(narrow, wide=None, lanes=2, options=MEASURED):
-    return choose_plan(narrow, wide, lanes, options, spread=True)
+def plan(
+    narrow: Timings, wide: Timings | None = None, options: PlanOptions = MEASURED
+) -> BatchPlan:
+    return choose_plan(narrow, wide, 2, options, spread=True)
 
 
 def test_where_batches_gain_nothing_small_ones_are_small_and_large_ones_large():
