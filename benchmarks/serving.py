@@ -67,7 +67,7 @@ def main() -> int:
     wrk = require_wrk()
     # A service manager's stop ends servers and temporary folders like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    plan = Plan(1 if args.quick else args.rounds, args.quick)
+    plan = Plan(1 if args.quick else args.rounds, args.quick, args.seconds)
     results = Results()
     try:
         contenders = _chosen(args)
@@ -101,6 +101,7 @@ def _parse() -> argparse.Namespace:
     )
     names = [one.name for one in NETWORKS]
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=3, help="that a cell of singles takes")
     parser.add_argument("--quick", action="store_true", help="one round, a second a cell")
     parser.add_argument("--only", type=_names, help="servers, separated by commas")
     parser.add_argument("--models", type=_names, default=names, help=", ".join(names))

@@ -14,14 +14,17 @@ class Plan:
     Attributes:
         rounds: In each, every server takes its turn.
         quick: A smoke run: a second a cell, and not every cell.
+        seconds: That a cell of single pictures takes; cells of many take one less.
     """
 
     rounds: int
     quick: bool
+    seconds: int = 3
 
     def cells(self, network: str) -> list[Cell]:
         """Of one model."""
-        singles, large, few = (1, 1, 1) if self.quick else (3, 2, 2)
+        singles = 1 if self.quick else self.seconds
+        large = few = max(1, singles - 1)
         bulk_connections = (4,) if self.quick else (1, 4)
         if network == "resnet20":
             jpeg = [Cell("jpeg", 1, count, singles) for count in (1, 8, 32, 64)]
