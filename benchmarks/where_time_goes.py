@@ -183,7 +183,7 @@ def _written(folder: Path, bodies: list[bytes]) -> list[Path]:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--models", type=lambda text: Path(text).resolve(), default="models")
     parser.add_argument("--model", default="cifar10")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5, help="of each part")
