@@ -19,8 +19,9 @@ from service.engine.images import Pixels
 MAX_BATCH_SIZE = 64  # tried at most when none is set
 _BUDGET_S = 0.08  # for a model; the first two runs may take longer
 _REPEATS = 3
-# What a run costs besides the network: gathering, two changes of thread, handing out.
-_HANDOVER_S = 60e-6
+# What a run costs besides the network: gathering, handing out, and above all waiting for the
+# interpreter's lock twice, which a busy event loop gives away a few times a millisecond at best.
+_HANDOVER_S = 150e-6
 _BEST, _NEARLY_BEST = 1.02, 1.05
 _LONG_S = 0.025  # no batch shall take longer, for somebody may come the moment after it began
 # Waking the other threads takes some ten microseconds: nothing is won below this.

@@ -21,7 +21,7 @@ def test_where_batches_gain_nothing_small_ones_are_small_and_large_ones_large():
     flat = {size: 0.0004 * size for size in (1, 2, 4, 8, 16, 32)}
     chosen = plan(flat)
     # What a batch costs besides its run is shared out to its images.
-    assert (chosen.small_batch_size, chosen.batch_size) == (4, 32)
+    assert (chosen.small_batch_size, chosen.batch_size) == (8, 32)
 
 
 def test_where_batches_gain_much_all_are_large():
@@ -65,7 +65,7 @@ def test_runs_are_timed_in_doubling_sizes_up_to_the_cap_and_the_budget():
         assert images.shape[1:] == (2, 3, 3)
         seen.append(len(images))
 
-    assert list(time_runs(run, 2, 3, 5)) == [1, 2, 4]
+    assert list(time_runs(run, 2, 3, 5, budget_s=60)) == [1, 2, 4]
     assert set(seen) == {1, 2, 4}
 
     def slow(images: np.ndarray) -> None:
