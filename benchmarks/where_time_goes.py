@@ -11,6 +11,7 @@ what threads, the interpreter's lock and cold caches add. Parts take turns over 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import sys
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from comparison import pictures
 from comparison.load import Load, Target, require_wrk, with_wrk
-from comparison.processes import Server, free_port, running, scratch_folder
+from comparison.processes import Server, ServerError, free_port, running, scratch_folder
 
 from service.engine.decode import decode_image
 from service.engine.locate import find_model_file
@@ -148,18 +149,17 @@ def _measured(
     deadline = time.monotonic() + _READY_S
     while True:
         server.check_alive()
-        try:
+        with contextlib.suppress(ServerError):  # it does not listen yet
             if not with_wrk(target, 1, 1).bad:
                 break
-        except Exception:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+        if time.monotonic() > deadline:
+            raise ServerError(f"no right answer within {_READY_S} s: {server.log_tail()}")
+        time.sleep(0.1)
     with_wrk(target, _CONNECTIONS, 1)
     before = _threads(server.process.pid)
     load = with_wrk(target, _CONNECTIONS, round(seconds))
     after = _threads(server.process.pid)
-    return load, tuple(now - then for now, then in zip(after, before, strict=True))  # type: ignore[return-value]
+    return load, (after[0] - before[0], after[1] - before[1], after[2] - before[2])
 
 
 def _threads(pid: int) -> tuple[float, float, float]:

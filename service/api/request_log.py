@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import time
+from typing import TextIO
 
 from starlette.types import Scope
 
@@ -70,6 +71,8 @@ class AccessLog:
     def flush(self) -> None:
         """Write what is kept."""
         kept, self._kept = self._kept, []
+        if not kept:
+            return
         records = []
         for created_s, level, line in kept:
             record = logging.LogRecord(_logger.name, level, "", 0, _LINE, line, None)
@@ -78,13 +81,21 @@ class AccessLog:
             records.append(record)
         for handler in _handlers():
             if isinstance(handler, logging.StreamHandler):
-                lines = (handler.format(record) + handler.terminator for record in records)
-                with handler.lock or contextlib.nullcontext():
-                    handler.stream.write("".join(lines))
-                    handler.flush()
+                _write(handler, records)
             else:
                 for record in records:
                     handler.handle(record)
+
+
+def _write(handler: logging.StreamHandler[TextIO], records: list[logging.LogRecord]) -> None:
+    """Write records with one system call; where that fails, as logging does."""
+    lines = (handler.format(record) + handler.terminator for record in records)
+    try:
+        with handler.lock or contextlib.nullcontext():
+            handler.stream.write("".join(lines))
+            handler.flush()
+    except Exception:  # a full disk or a closed pipe is no reason to stop serving
+        handler.handleError(records[-1])
 
 
 def _handlers() -> list[logging.Handler]:

@@ -133,21 +133,6 @@ class Batch:
         return self.slices[0].ticket.answer.get_loop()
 
 
-@dataclass
-class Tally:
-    """Images of one model since it was loaded, by what became of them.
-
-    Attributes:
-        run: Went through the network.
-        left: Were never run, because whoever had sent them left or was out of time.
-        batches: Runs.
-    """
-
-    run: int = 0
-    left: int = 0
-    batches: int = 0
-
-
 class Batcher:
     """The queue of one model."""
 
@@ -162,7 +147,6 @@ class Batcher:
         self.plan = plan
         self.metrics = metrics
         self.waiting = 0
-        self.tally = Tally()
         self._small: deque[Flow] = deque()
         self._large: deque[Flow] = deque()
         self._small_first = 0  # so many small flows go before a large one has its next turn
@@ -191,13 +175,13 @@ class Batcher:
             flow.queued = False
             (self._large if flow.large else self._small).remove(flow)
         self.waiting -= left
-        self.tally.left += left
         return left
 
     def wait_s(self, now_s: float) -> float:
         """How long what waits shall still gather; 0 when a batch may begin. Under the lock."""
         delay_s = self.plan.max_queue_delay_s
-        if not delay_s or self.waiting >= self.plan.batch_size:
+        full = self.plan.small_batch_size if self._small else self.plan.batch_size
+        if not delay_s or self.waiting >= full:
             return 0.0
         oldest_s = min(queue[0].tickets[0].submitted_s for queue in self._queues())
         return max(0.0, oldest_s + delay_s - now_s)
@@ -239,8 +223,6 @@ class Batcher:
                     flow.queued = False
         taken = size - room
         self.waiting -= taken
-        self.tally.batches += 1
-        self.tally.run += taken
         return Batch(self, slices, taken, wide, now_s)
 
 

@@ -66,7 +66,7 @@ class Lanes:
             batcher.add(ticket)
             self._hand_out()
         if batcher.plan.max_queue_delay_s:
-            loop.call_later(batcher.plan.max_queue_delay_s, self._look_again)
+            loop.call_later(batcher.plan.max_queue_delay_s, self._look_again, batcher)
         return ticket
 
     def withdraw(self, batcher: Batcher, ticket: Ticket) -> int:
@@ -87,9 +87,14 @@ class Lanes:
         for mail in self._mail:
             mail.put(None)
 
-    def _look_again(self) -> None:
+    def _look_again(self, batcher: Batcher) -> None:
+        """Hand out what has waited long enough for its batch to fill."""
         with self._lock:
             self._hand_out()
+            wait_s = batcher.wait_s(time.perf_counter()) if batcher.waiting else 0.0
+        if wait_s:
+            # Timers are of milliseconds and may be early: nobody else would look again.
+            asyncio.get_running_loop().call_later(wait_s + 1e-3, self._look_again, batcher)
 
     def _hand_out(self) -> None:
         """Give idle lanes what waits. Under the lock."""

@@ -35,7 +35,7 @@ class PlanOptions:
     """What is settled before anything is measured.
 
     Attributes:
-        max_batch_size: The cap; 0: as measured, at most ``MAX_BATCH_SIZE``.
+        max_batch_size: Of every batch; 0: as measured, at most ``MAX_BATCH_SIZE``.
         max_queue_delay_s: How long images may wait for their batch to fill.
     """
 
@@ -114,10 +114,10 @@ def choose_plan(
     batch_size = max(size for size in cost if cost[size] <= _BEST * best)
     small = min(size for size in cost if cost[size] <= _NEARLY_BEST * best)
     if options.max_batch_size:
-        batch_size = options.max_batch_size
+        batch_size = small = options.max_batch_size
     return BatchPlan(
         batch_size,
-        min(small, batch_size),
+        small,
         _wide_up_to(narrow, wide or {}, lanes),
         spread,
         options.max_queue_delay_s,

@@ -106,6 +106,14 @@ def test_json_takes_base64_and_data_urls(client, rng):
     assert first_labels(answer) == ["red", "green", "blue"]
 
 
+@pytest.mark.parametrize("count", [999, 1000, 1001, 2500])
+def test_thousands_of_images_are_answered_in_order(client, rng, count):
+    names = [CLASSES[index % len(CLASSES)] for index in range(count)]
+    drawn = {name: np.asarray(draw(name, rng)) for name in CLASSES}
+    pictures = np.stack([drawn[name] for name in names])
+    assert first_labels(post(client, npy(pictures), top_k=1)) == names
+
+
 def test_npy_in_its_three_shapes(client, rng):
     pictures = np.stack([np.asarray(draw(name, rng)) for name in ("blue", "red")])
     assert first_labels(post(client, npy(pictures), "application/x-npy")) == ["blue", "red"]
