@@ -64,7 +64,7 @@ USER 10001:10001
 STOPSIGNAL SIGTERM
 # http.client, because urllib would send this through a proxy that is set in the environment.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
-    CMD ["python3", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('localhost', int(os.environ['ADARESNET_PORT']), timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python3", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('localhost', int(os.environ.get('ADARESNET_ADMIN_PORT') or os.environ['ADARESNET_PORT']), timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]
 ENTRYPOINT ["adaresnet"]
 CMD ["serve"]
 

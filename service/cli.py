@@ -1,19 +1,29 @@
 """The ``adaresnet`` command: finds its subcommands by entry point and hands over.
 
-The service registers its own, ``training`` registers more; neither imports the other for it.
+The service registers its own, ``training`` registers more; neither imports the other for it. What
+a subcommand needs may be missing, for it is in an extra; then one line says which to install.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from importlib import metadata
+from importlib.abc import InspectLoader
 from typing import NoReturn
 
 COMMAND_GROUP = "adaresnet.commands"
 USAGE_ERROR = 2
+# As a shell counts the signals SIGINT and SIGPIPE.
+INTERRUPTED, BROKEN_PIPE = 130, 141
 
 Command = Callable[[list[str]], int]
+
+_OURS = ("service", "training")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,12 +43,20 @@ def main(argv: list[str] | None = None) -> int:
         return USAGE_ERROR
     try:
         command: Command = commands[name].load()
-        return command(rest)
+        status = command(rest)
+        sys.stdout.flush()  # whoever reads may have gone
+    except ModuleNotFoundError as error:
+        if (line := missing_extra(error, commands[name].module)) is None:
+            raise
+        return fail(f"adaresnet {name}", line)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        with contextlib.suppress(OSError):
+            print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:
-        return 1
+        _forget_output()
+        return BROKEN_PIPE
+    return status
 
 
 def fail(program: str, message: str, status: int = 1) -> int:
@@ -47,15 +65,48 @@ def fail(program: str, message: str, status: int = 1) -> int:
     return status
 
 
+def missing_extra(error: ModuleNotFoundError, module: str) -> str | None:
+    """One line that says what to install; None where it is our own module that is missing.
+
+    Args:
+        error: What the import raised.
+        module: Of the command.
+    """
+    package = (error.name or "").partition(".")[0]
+    if not package or package in _OURS:
+        return None
+    extras = "adaresnet[cpu] or adaresnet[gpu]"
+    if module.startswith("training.") and package != "onnxruntime":
+        extras = "adaresnet[train]"
+    return f"{package} is missing: install {extras}"
+
+
 def run() -> NoReturn:
     """Entry point of the installed script."""
     sys.exit(main())
 
 
 def _help(commands: dict[str, metadata.EntryPoint]) -> str:
+    width = max(10, *map(len, commands))
     lines = ["usage: adaresnet COMMAND ...", "", "commands:"]
-    for name in sorted(commands):
-        summary = (commands[name].load().__doc__ or "").partition("\n")[0]
-        lines.append(f"  {name:<10} {summary}")
+    lines += [f"  {name:<{width}} {_summary(commands[name])}" for name in sorted(commands)]
     lines += ["", "'adaresnet COMMAND --help' says more."]
     return "\n".join(lines)
+
+
+def _summary(entry: metadata.EntryPoint) -> str:
+    """First line of a command's docstring, read and not imported: its needs may be missing."""
+    spec = importlib.util.find_spec(entry.module)
+    if spec is None or not isinstance(spec.loader, InspectLoader):
+        return ""
+    for node in ast.parse(spec.loader.get_source(entry.module) or "").body:
+        if isinstance(node, ast.FunctionDef) and node.name == entry.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
+def _forget_output() -> None:
+    """Let what is left unwritten go nowhere: the interpreter would complain at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())

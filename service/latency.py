@@ -46,8 +46,16 @@ class Histogram:
         for bucket in sorted(self.counts):
             seen += self.counts[bucket]
             if seen >= wanted:
-                return min(self.max_s, _GROWTH**bucket * 1e-6)
+                return min(self.max_s, _bound_s(bucket))
         return math.inf
+
+    def buckets(self) -> list[tuple[float, int]]:
+        """Upper bounds in seconds, rising, with the counts below them."""
+        return [(_bound_s(bucket), self.counts[bucket]) for bucket in sorted(self.counts)]
+
+
+def _bound_s(bucket: int) -> float:
+    return _GROWTH**bucket * 1e-6
 
 
 def merged(histograms: Iterable[Histogram]) -> Histogram:

@@ -22,11 +22,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from service.http_answer import AnswerError, AnswerReader
 from service.latency import Histogram
 
-_END_OF_HEAD = b"\r\n\r\n"
-_OK = b"HTTP/1.1 200 "
-_LENGTH = b"\r\ncontent-length: "
+_OK = 200
 _RECONNECT_S = 0.05
 _CONNECT_S = 10.0
 _SHOWN = 300  # characters of an answer that was none
@@ -193,9 +192,7 @@ class _Connection(asyncio.Protocol):
         self.load = load
         self.waiting = False
         self._transport: asyncio.Transport | None = None
-        self._received = bytearray()
-        self._expected = 0  # bytes of the answer; 0: its head is not complete
-        self._status_ok = False
+        self._answer = AnswerReader()
         self._begun_s = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -214,39 +211,26 @@ class _Connection(asyncio.Protocol):
         self._transport.write(next(self.load.requests))
 
     def data_received(self, data: bytes) -> None:
-        received = self._received
-        received += data
-        if not self._expected:
-            end = received.find(_END_OF_HEAD)
-            if end < 0:
-                return
-            self._read_head(bytes(received[: end + 2]), end + len(_END_OF_HEAD))
-        if self._expected and len(received) >= self._expected:
-            self._take_answer()
-
-    def _read_head(self, head: bytes, head_bytes: int) -> None:
-        self._status_ok = head.startswith(_OK)
-        lower = head.lower()
-        start = lower.find(_LENGTH)
-        digits = lower[start + len(_LENGTH) : lower.find(b"\r\n", start + 2)].strip()
-        if start < 0 or not head.startswith(b"HTTP/1.1 ") or not digits.isdigit():
-            self.load.fail(f"an answer has no length: {head[:_SHOWN].decode('latin-1')!r}")
+        try:
+            complete = self._answer.feed(data)
+        except AnswerError as error:
+            self.load.fail(str(error))
             return
-        self._expected = head_bytes + int(digits)
+        if complete:
+            self._take_answer()
 
     def _take_answer(self) -> None:
         now_s = time.perf_counter()
-        report = self.load.report
-        if self._status_ok:
+        report, answer = self.load.report, self._answer
+        if answer.status == _OK:
             report.answered += 1
             report.in_time += now_s < self.load.until_s
             report.latencies.add(now_s - self._begun_s)
         else:
-            text = self._received.decode(errors="replace")
-            report.fail(f"status {text[9:12]}")
-            report.example = report.example or text.partition("\r\n\r\n")[2][:_SHOWN]
-        self._received.clear()
-        self._expected, self.waiting = 0, False
+            report.fail(f"status {answer.status}")
+            report.example = report.example or answer.body().decode(errors="replace")[:_SHOWN]
+        answer.clear()
+        self.waiting = False
         self.begin()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -5,22 +5,35 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
+from service.access_settings import AccessSettings, ConnectionSettings
 from service.engine.devices import parse_devices
+from service.environment import ENV_PREFIX as ENV_PREFIX
+from service.metadata import MODEL_NAME
+from service.operation_settings import OperationSettings
+from service.setting_names import nearest, refused_flags
 
-ENV_PREFIX = "ADARESNET_"
 MAX_TIMEOUT_S = 3600.0
 _REPOSITORY = Path(__file__).parent.parent / "models"
 _PACKAGED = Path(__file__).parent / "shipped_models"
+# Other names of flags, as the YAML of KServe's runtimes writes them.
+_KSERVE_FLAGS: dict[str, str | list[str]] = {
+    "models": ["model-dir", "model_dir"],
+    "model-name": ["model_name"],
+    "port": ["http-port", "http_port"],
+}
+_CONTAINER_FLAGS = ("--model-dir", "--model_dir", "--http-port", "--http_port")
 
 
 def _checked_device(text: str) -> str:
@@ -32,14 +45,31 @@ def _checked_device(text: str) -> str:
     return text
 
 
+class _Environment(EnvSettingsSource):
+    """The environment, without what Kubernetes says about a Service named "adaresnet"."""
+
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        return {
+            name: value
+            for name, value in found.items()
+            if not (name == "port" and str(value).startswith(("tcp://", "udp://")))
+        }
+
+
 class Settings(
-    BaseSettings,
+    AccessSettings,
+    ConnectionSettings,
+    OperationSettings,
     frozen=True,
     extra="forbid",
+    allow_inf_nan=False,
     env_prefix=ENV_PREFIX,
+    cli_exit_on_error=False,
     cli_kebab_case=True,
     cli_implicit_flags=True,
     cli_hide_none_type=True,
+    cli_shortcuts=_KSERVE_FLAGS,
 ):
     """Serve a model repository over HTTP.
 
@@ -48,7 +78,10 @@ class Settings(
     environment, the environment over the file.
     """
 
-    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    host: str = Field(
+        default="127.0.0.1",
+        description="address to listen on; 0.0.0.0 for all, as with --model_dir or --http_port",
+    )
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes any free port")
     workers: int = Field(
         default=1,
@@ -60,6 +93,12 @@ class Settings(
         default=None,
         description="model repository, models/<name>/<version>/model.onnx;"
         " default: ./models, else the models that come with the package",
+    )
+    model_name: str | None = Field(
+        default=None,
+        pattern=f"^(?:{MODEL_NAME.pattern})$",
+        description="serves a folder of one model, <version>/model.onnx or model.onnx, by this"
+        " name",
     )
     default_model: str | None = Field(
         default=None, description="answers requests that name no model; default: the first by name"
@@ -162,7 +201,7 @@ class Settings(
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read flags, environment and TOML file, in this order of precedence."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, _Environment(settings_cls), TomlConfigSettingsSource(settings_cls)
 
     @property
     def repository(self) -> Path:
@@ -181,8 +220,9 @@ def load_settings(argv: list[str], *, program: str) -> Settings:
     """Read the settings from flags, environment and the TOML file in ``ADARESNET_CONFIG``.
 
     Raises:
-        ValueError: A value is not allowed, or the TOML file is missing or has an unknown key.
-        SystemExit: An unknown flag, or ``--help``.
+        ValueError: A value is not allowed, a flag or a key of the TOML file is unknown, or the file
+            can't be read; in one line.
+        SystemExit: ``--help``.
     """
     config = os.environ.get(ENV_PREFIX + "CONFIG")
     if config and not Path(config).is_file():
@@ -194,9 +234,26 @@ def load_settings(argv: list[str], *, program: str) -> Settings:
     try:
         loaded = Loaded(_cli_parse_args=argv, _cli_prog_name=program)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{name} is {first['input']!r}: {first['msg']}") from None
-    except TOMLDecodeError as error:
+        raise ValueError(_explain(error, config)) from None
+    except SettingsError as error:
+        raise ValueError(refused_flags(str(error), Settings.model_fields)) from None
+    except (TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{config} is no TOML: {error}") from None
-    return Settings.model_construct(**dict(loaded))
+    except OSError as error:
+        raise ValueError(f"{config} can't be read: {error.strerror}") from None
+    values = dict(loaded)
+    in_container = any(word.partition("=")[0] in _CONTAINER_FLAGS for word in argv)
+    if in_container and "host" not in loaded.model_fields_set:
+        values["host"] = "0.0.0.0"  # noqa: S104, KServe reaches its containers from outside
+    return Settings.model_construct(**values)
+
+
+def _explain(error: ValidationError, config: str | None) -> str:
+    """One line: the setting, its value, and what is allowed."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        meant = nearest(name, Settings.model_fields)
+        guess = f"; did you mean {meant}?" if meant else ""
+        return f"{config}: there is no setting {name}{guess}"
+    return f"{name} is {first['input']!r}: {first['msg']}"

@@ -1,8 +1,9 @@
 """Several processes that share one port: started, watched, replaced and stopped by a parent.
 
-The parent opens a listening socket for each place and keeps it open, so that what a client sends to
-a worker that has just died waits for the next one in its place. The kernel spreads connections over
-the places. The parent itself serves nothing and loads nothing: it can't fail of what workers do.
+The parent opens listening sockets for each place and keeps them open, so that what a client sends
+to a worker that has just died waits for the next one in its place. The kernel spreads connections
+over the places. The parent itself serves nothing and loads nothing: it can't fail of what workers
+do.
 
 A socket pair ties a worker to its parent. The worker reports over it; its end tells the parent that
 the worker is dead; and when the parent closes its side, or dies, the worker finishes and leaves.
@@ -25,10 +26,13 @@ from typing import NoReturn
 
 _SERVING = b"serving"  # reports are lines
 _FATAL = b"fatal "
+_SICK = b"sick "
 _MAX_REASON_BYTES, _MAX_REPORTS_BYTES = 2048, 4096
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# A worker gives requests that are under way 30 s; one that still lives then hangs.
-_KILL_AFTER_S = 45.0
+# A worker that still lives so long behind the time that requests have to finish hangs.
+_KILL_AFTER_S = 15.0
+# Signals that come so close together are one: to a process and to the group that it is in.
+_SAME_MOMENT_S = 0.1
 # A worker that dies sooner than this was hardly of use: the next one waits, longer each time.
 _SOON_S = 10.0
 _FIRST_WAIT_S, _MAX_WAIT_S = 0.5, 30.0
@@ -41,7 +45,7 @@ class Seat:
 
     Attributes:
         number: No other living worker has it.
-        listener: Where it accepts connections.
+        listeners: Where it accepts connections.
         tie: Leads to the parent; ``report_serving`` and ``report_fatal`` write to it, and its end
             means to leave.
         replacement: It begins to accept connections only when it can answer, for it takes the place
@@ -49,7 +53,7 @@ class Seat:
     """
 
     number: int
-    listener: socket.socket
+    listeners: tuple[socket.socket, ...]
     tie: socket.socket
     replacement: bool
 
@@ -60,6 +64,10 @@ class Seat:
     def report_fatal(self, reason: str) -> None:
         """Say why no worker can ever serve; to be followed by the end of this one."""
         self._report(_FATAL + " ".join(reason.split()).encode()[:_MAX_REASON_BYTES])
+
+    def report_sick(self, reason: str) -> None:
+        """Say that this worker can't do its work any more, and another one should."""
+        self._report(_SICK + " ".join(reason.split()).encode()[:_MAX_REASON_BYTES])
 
     def _report(self, message: bytes) -> None:
         with contextlib.suppress(OSError):  # the parent is gone
@@ -81,11 +89,15 @@ class _Worker:
 
 @dataclass
 class _Place:
-    """A listening socket, and how those who accepted from it fared."""
+    """Listening sockets, and how those who accepted from them fared."""
 
-    listener: socket.socket
+    listeners: tuple[socket.socket, ...]
     early_deaths: int = 0
     fill_at_s: float = float("inf")
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            listener.close()
 
 
 class Supervisor:
@@ -93,23 +105,26 @@ class Supervisor:
 
     def __init__(
         self,
-        listeners: list[socket.socket],
+        listeners: list[tuple[socket.socket, ...]],
         work: Callable[[Seat], int],
         on_death: Callable[[int], None],
+        drain_s: float = 30.0,
     ) -> None:
         """Take over the sockets; nothing starts before ``run``.
 
         Args:
-            listeners: One for each worker.
+            listeners: Those of each worker.
             work: What a worker does, in a process of its own; returns its exit status.
             on_death: Called in the parent with the number of a worker that has ended.
+            drain_s: So long workers may take to finish when they are told to stop.
         """
-        self._places = [_Place(listener) for listener in listeners]
+        self._kill_after_s = _KILL_AFTER_S + drain_s
+        self._places = [_Place(of_one) for of_one in listeners]
         self._work = work
         self._on_death = on_death
         self._workers: list[_Worker] = []
         self._to_replace: list[_Worker] = []
-        self._stopping = False
+        self._stopping, self._told_s = False, 0.0
         self._ever_served = False
         self._failure: str | None = None
 
@@ -153,10 +168,12 @@ class Supervisor:
             if not self._stopping:
                 _logger.info("replacing all workers")
                 self._to_replace = [worker for worker in self._workers if not worker.leaving]
-        elif self._stopping and number == signal.SIGINT:
-            self._tell_all(signal.SIGINT)  # the second, for the impatient
-        elif number in _STOP_SIGNALS:
+        elif number in _STOP_SIGNALS and not self._stopping:
             self._stop()
+        elif number in _STOP_SIGNALS and time.monotonic() - self._told_s > _SAME_MOMENT_S:
+            _logger.warning("a second signal came: workers end at once")
+            self._set_end(_KILL_AFTER_S)
+            self._tell_all(signal.SIGINT)
 
     def _on_reports(self, worker: _Worker) -> None:
         reports = worker.tie.recv(_MAX_REPORTS_BYTES)
@@ -171,6 +188,11 @@ class Supervisor:
             if worker.replaces is not None:
                 self._let_go(worker.replaces)
                 worker.replaces = None
+        elif report.startswith(_SICK):
+            if not self._stopping and not self._is_replaced(worker):
+                reason = report.removeprefix(_SICK).decode(errors="replace")
+                _logger.error("worker %d is to be replaced: %s", worker.pid, reason)
+                self._to_replace.append(worker)
         elif report.startswith(_FATAL):
             reason = report.removeprefix(_FATAL).decode(errors="replace")
             if worker.replaces is not None:
@@ -178,6 +200,11 @@ class Supervisor:
             elif not self._stopping:
                 self._failure = reason
                 self._stop()
+
+    def _is_replaced(self, worker: _Worker) -> bool:
+        """Whether it leaves, or is about to."""
+        successors = [one.replaces for one in self._workers]
+        return worker.leaving or worker in self._to_replace or worker in successors
 
     def _on_end(self, worker: _Worker) -> None:
         _, status = os.waitpid(worker.pid, 0)
@@ -234,7 +261,7 @@ class Supervisor:
         pid = os.fork()
         if pid == 0:
             ours.close()
-            self._be_worker(Seat(number, self._places[place].listener, theirs, again))
+            self._be_worker(Seat(number, self._places[place].listeners, theirs, again))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_STOP_SIGNALS, signal.SIGHUP])
         theirs.close()
         self._workers.append(_Worker(number, place, pid, ours, replaces))
@@ -254,8 +281,8 @@ class Supervisor:
             for worker in self._workers:
                 worker.tie.close()
             for place in self._places:
-                if place.listener is not seat.listener:
-                    place.listener.close()
+                if place.listeners is not seat.listeners:
+                    place.close()
             status = self._work(seat)
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
@@ -269,17 +296,20 @@ class Supervisor:
     def _let_go(self, worker: _Worker) -> None:
         """Let a worker finish what it has and end."""
         worker.leaving = True
-        worker.kill_at_s = time.monotonic() + _KILL_AFTER_S
+        worker.kill_at_s = time.monotonic() + self._kill_after_s
         worker.tie.shutdown(socket.SHUT_WR)
 
     def _stop(self) -> None:
-        self._stopping = True
+        self._stopping, self._told_s = True, time.monotonic()
         for place in self._places:
-            place.listener.close()
+            place.close()
             place.fill_at_s = float("inf")
-        for worker in self._workers:
-            worker.kill_at_s = min(worker.kill_at_s, time.monotonic() + _KILL_AFTER_S)
+        self._set_end(self._kill_after_s)
         self._tell_all(signal.SIGTERM)
+
+    def _set_end(self, seconds: float) -> None:
+        for worker in self._workers:
+            worker.kill_at_s = min(worker.kill_at_s, time.monotonic() + seconds)
 
     def _tell_all(self, number: signal.Signals) -> None:
         for worker in self._workers:

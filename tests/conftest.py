@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,6 +28,12 @@ REAL_DATA = Path(os.environ.get("ADARESNET_TEST_DATA", ROOT.parent / "shared" / 
 ADARESNET = Path(sys.executable).parent / "adaresnet"
 
 CLASSES = ("blue", "green", "red")
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+# Tests look for words in the log, and wait for no load balancers.
+LOG_TO_READ = {"ADARESNET_LOG_FORMAT": "text", "ADARESNET_DRAIN_DELAY_S": "0"}
 
 
 def draw(name: str, rng: np.random.Generator, size: tuple[int, int] = (16, 16)) -> Image.Image:
@@ -121,6 +128,7 @@ def serving(models: Path, folder: Path, *flags: str) -> Iterator[Server]:
             [ADARESNET, "serve", "--models", models, "--port", str(port), *flags],
             stderr=output,
             stdout=output,
+            env={**LOG_TO_READ, **os.environ},
         )
     server = Server(process, f"http://127.0.0.1:{port}", log)
     try:

@@ -33,20 +33,35 @@ def write_answer(model: ReadyVersion, outcome: Outcome) -> bytes:
     return b"".join((head[:-1], b',"results":[', b",".join(texts), b"]}"))
 
 
+def write_lines(model: ReadyVersion, outcome: Outcome) -> bytes:
+    """One line of JSON an image, as ``service.api.schemas.ResultLine`` describes it."""
+    index = itertools.count(outcome.start)
+    lines = [
+        _dumps({"index": number, **result})
+        for number, result in zip(index, _results(model, outcome), strict=False)
+    ]
+    return b"\n".join((*lines, b""))
+
+
 def write_receipt(model: ReadyVersion, decode_s: float, receipt: Receipt | None) -> Headers:
     """Headers that say which file answered, in what company, and where the time went.
 
     ``Server-Timing`` is in milliseconds (W3C Server Timing).
     """
     timing = f"decode;dur={decode_s * 1e3:.2f}"
-    headers = [
-        (b"x-model", f"{model.name}/{model.version}".encode()),
-        (b"x-model-digest", model.digest[:_DIGEST_DIGITS].encode()),
-    ]
+    headers = write_identity(model)
     if receipt is not None:
         timing += f", queue;dur={receipt.queue_s * 1e3:.2f}, run;dur={receipt.run_s * 1e3:.2f}"
         headers.append((b"x-batch-size", str(receipt.batch_size).encode()))
     return [*headers, (b"server-timing", timing.encode())]
+
+
+def write_identity(model: ReadyVersion) -> Headers:
+    """Headers that say which file answers."""
+    return [
+        (b"x-model", f"{model.name}/{model.version}".encode()),
+        (b"x-model-digest", model.digest[:_DIGEST_DIGITS].encode()),
+    ]
 
 
 def _dumps(value: object) -> bytes:
@@ -57,7 +72,7 @@ def _dumps(value: object) -> bytes:
 def _results(model: ReadyVersion, outcome: Outcome) -> Iterator[dict[str, Any]]:
     labels = model.metadata.labels
     good = iter(outcome.ranking or ())
-    for index in range(outcome.count):
+    for index in range(outcome.start, outcome.start + outcome.count):
         if index in outcome.errors:
             yield {"error": image_problem(outcome.errors[index], index)}
             continue

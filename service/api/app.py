@@ -7,16 +7,23 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp
 
-from service.api import classify, errors, openapi, status
+from service.api import classify, docs_page, errors, home, kserve, openapi, status
 from service.api import metrics as metrics_route
+from service.api.auth.build import build_gate
+from service.api.auth.rates import SharedRates
+from service.api.browser import parse_origins
 from service.api.front import Front
+from service.api.lifecycle import Lifecycle
 from service.api.limits import BodyLimits
+from service.api.oip import routes as oip_routes
 from service.api.request_log import AccessLog
+from service.api.tracing import start_tracing
+from service.engine import control
 from service.engine.admission import AdmissionLimits
 from service.engine.decode import DecodeOptions
 from service.engine.decoding import DecodingOptions
@@ -28,7 +35,7 @@ from service.engine.plan import PlanOptions
 from service.engine.predictor import EngineOptions, Predictor
 from service.engine.repository import RepositoryOptions
 from service.engine.session import SessionOptions, available_cpus
-from service.settings import MAX_TIMEOUT_S, Settings
+from service.settings import Settings
 
 _TELL_S = 0.25
 _logger = logging.getLogger(__name__)
@@ -40,7 +47,8 @@ def create_app(
     *,
     metrics: Metrics | None = None,
     load_first: bool = False,
-) -> ASGIApp:
+    rates: SharedRates | None = None,
+) -> Front:
     """Build the service.
 
     The app answers at once; models are loaded behind it, and ``/readyz`` says when they are.
@@ -50,21 +58,39 @@ def create_app(
         on_fatal: Called with the reason when the service can never become ready.
         metrics: Where to count; None: apart from other processes.
         load_first: Answer only when the models were loaded, for others answer meanwhile.
+        rates: Shared with other processes, which count the requests of keys together.
+
+    Raises:
+        ValueError: A setting that says who may call is wrong, or its file can't be read.
     """
-    predictor = Predictor(engine_options(settings, workers=settings.workers), metrics)
+    gate = build_gate(settings, rates)
+    origins = parse_origins(settings.cors_origins)
+    metrics = metrics or Metrics(max_classes=settings.metrics_classes)
+    shared = metrics.folder if metrics else None
+    predictor = Predictor(
+        engine_options(settings, workers=settings.workers, shared=shared), metrics
+    )
+    tracing = start_tracing(settings.otlp_endpoint)
     access_log = AccessLog() if settings.access_log else None
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loaded = asyncio.Event()
         watching = _watch(predictor, settings.repository_poll_s, on_fatal, loaded)
-        async with _in_background(watching, _tell_other_workers(predictor)):
+        async with _in_background(
+            watching,
+            _tell_other_workers(predictor),
+            _follow_other_workers(predictor),
+            *gate.watches(),
+        ):
             if load_first:
                 await loaded.wait()
             yield
         predictor.close()
         if access_log is not None:
             access_log.flush()
+        if tracing is not None:
+            await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="AdaResNet Serving",
@@ -73,27 +99,44 @@ def create_app(
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # there are ours
+        docs_url=None,  # a page of our own
         redoc_url=None,
     )
+    app.state.auth = gate
     app.state.predictor, app.state.metrics = predictor, predictor.metrics
+    app.state.lifecycle = Lifecycle(predictor)
     app.state.body_limits = BodyLimits(
         settings.max_images, settings.max_image_pixels, settings.max_buffer_bytes
     )
-    for routes in (classify, status, metrics_route):
+    # kserve before status, for which "x:predict" would be the name of a model.
+    for routes in (home, classify, kserve, status, metrics_route):
         app.include_router(routes.router)
+    oip_routes.install(app)
     errors.install(app)
     openapi.install(app)
+    docs_page.install(app)
     app.state.receipts = settings.receipts
-    app.state.max_timeout_s = MAX_TIMEOUT_S
-    return Front(app, max_body_bytes=settings.max_body_bytes, access_log=access_log)
+    return Front(
+        app,
+        gate=gate,
+        max_body_bytes=settings.max_body_bytes,
+        max_requests=settings.max_requests,
+        access_log=access_log,
+        origins=origins,
+        tracing=tracing,
+    )
 
 
-def engine_options(settings: Settings, *, workers: int = 1) -> EngineOptions:
+def engine_options(
+    settings: Settings, *, workers: int = 1, shared: Path | None = None
+) -> EngineOptions:
     """Hand the settings down to the engine as plain values.
 
     Args:
         settings: All of them.
         workers: Engines like this one that share the CPUs.
+        shared: A folder of theirs; None: there is one engine.
     """
     cpus = max(1, available_cpus() // workers)
     return EngineOptions(
@@ -107,8 +150,12 @@ def engine_options(settings: Settings, *, workers: int = 1) -> EngineOptions:
                 lanes=count_lanes(settings.device, settings.instances, settings.threads, cpus),
                 cpus=cpus,
                 plan=PlanOptions(settings.max_batch_size, settings.max_queue_delay_ms / 1e3),
+                turns=shared and shared / "measuring",
             ),
             probe=settings.probe_models,
+            model_name=settings.model_name,
+            shared=shared,
+            strict_readiness=settings.strict_readiness,
         ),
         admission=AdmissionLimits(settings.max_queue_size, settings.max_pixel_bytes),
         decode=DecodingOptions(
@@ -117,6 +164,7 @@ def engine_options(settings: Settings, *, workers: int = 1) -> EngineOptions:
             DecodeOptions(settings.decoder, settings.jpeg_draft),
         ),
         request_timeout_s=settings.request_timeout_s,
+        run_timeout_s=settings.run_timeout_s,
     )
 
 
@@ -168,4 +216,15 @@ async def _tell_other_workers(predictor: Predictor) -> None:
     """Keep what this process has in work where the others, if there are any, read it."""
     while predictor.metrics.shared:
         predictor.metrics.refresh(predictor.admission.images)
+        await asyncio.sleep(_TELL_S)
+
+
+async def _follow_other_workers(predictor: Predictor) -> None:
+    """Unload and load what another worker was told to."""
+    while predictor.metrics.shared:
+        try:
+            if control.follow(predictor.repository):
+                await asyncio.to_thread(predictor.repository.refresh)
+        except Exception:  # it is tried again at the next look at the folder
+            _logger.exception("can't follow the other workers")
         await asyncio.sleep(_TELL_S)

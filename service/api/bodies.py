@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import io
 from collections.abc import AsyncGenerator
 from enum import Enum, auto
@@ -14,14 +12,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
+from service.api.base64_images import decode_base64
 from service.api.limits import BodyLimits
 from service.api.multipart import read_parts
+from service.api.ndjson import read_lines
 from service.api.npy import NPY_MAGIC, parse_array, stream_array
 from service.api.schemas import ImagesBody
 from service.engine.errors import (
     EmptyRequestError,
-    ImageDecodeError,
-    ImageError,
     MalformedRequestError,
     UnsupportedMediaError,
 )
@@ -29,7 +27,8 @@ from service.engine.images import EncodedImages, Images, ImageStream
 
 _KINDS_HINT = (
     "Send an image (image/* or application/octet-stream), multipart/form-data with files,"
-    ' application/json {"images": ["<base64>"]}, or application/x-npy uint8.'
+    ' application/json {"images": ["<base64>"]}, application/x-ndjson with a base64 text a line, or'
+    " application/x-npy uint8."
 )
 # A body up to this size is read whole: it is less than what the reading of a larger one holds.
 _SMALL_BYTES = 2**20
@@ -41,6 +40,7 @@ class _Kind(Enum):
     RAW = auto()  # one image, or an array; the content decides
     NPY = auto()
     JSON = auto()
+    LINES = auto()
     MULTIPART = auto()
 
 
@@ -51,6 +51,9 @@ _KINDS = {
     "application/x-www-form-urlencoded": _Kind.RAW,
     "application/x-npy": _Kind.NPY,
     "application/json": _Kind.JSON,
+    "application/x-ndjson": _Kind.LINES,
+    "application/ndjson": _Kind.LINES,
+    "application/jsonl": _Kind.LINES,
     "multipart/form-data": _Kind.MULTIPART,
 }
 
@@ -58,8 +61,8 @@ _KINDS = {
 async def read_images(request: Request, limits: BodyLimits) -> Images:
     """Read a request's images by its content type.
 
-    A body that is small, one image or JSON is read whole. A larger form or array, or one whose
-    length is not stated, is read while the result is iterated over.
+    A body that is small, one image or JSON is read whole. A larger form or array, one whose length
+    is not stated, or one of lines is read while the result is iterated over.
 
     Returns:
         Encoded images, in order, with an error in the place of one whose base64 is broken; or
@@ -83,6 +86,8 @@ async def read_images(request: Request, limits: BodyLimits) -> Images:
         return (
             [part async for some in parts for part in some] if small else ImageStream(None, parts)
         )
+    if kind is _Kind.LINES:
+        return ImageStream(None, read_lines(request.stream(), limits))
     if small:
         body = await _read_small(request)
     else:
@@ -191,20 +196,4 @@ def _parse_json(body: bytes, limits: BodyLimits) -> EncodedImages:
     if not texts:
         raise EmptyRequestError("'images' is an empty list.", hint=_KINDS_HINT)
     limits.check_images(len(texts))
-    return [_decode_base64(text) for text in texts]
-
-
-def _decode_base64(text: str) -> bytes | ImageError:
-    if text[:5].lower() == "data:":
-        header, _, text = text.partition(",")
-        if not header.lower().endswith(";base64"):
-            return ImageDecodeError(
-                "The data URL is not base64.", hint="Write data:image/png;base64,..."
-            )
-    try:
-        # Line breaks, as many encoders write them, carry no data.
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        return ImageDecodeError(
-            "The text is not valid base64.", hint="Encode the image file's bytes as base64."
-        )
+    return [decode_base64(text) for text in texts]

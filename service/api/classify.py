@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import re
+import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from service.api.answers import Headers, write_answer, write_receipt
+from service.api.answers import Headers, write_answer, write_identity, write_receipt
 from service.api.bodies import read_images
-from service.api.schemas import CLASSIFY_BODY, ClassifyQuery, ClassifyResponse, Problem
-from service.engine.errors import InvalidParameterError
+from service.api.deadline import TimeoutHeader, timeout_of
+from service.api.schemas import (
+    CLASSIFY_BODY,
+    LINES_CONTENT,
+    ClassifyQuery,
+    ClassifyResponse,
+    Problem,
+)
+from service.api.streaming import NDJSON, answer_in_lines, wants_lines
 from service.engine.predictor import Predictor
 
 PATH = "/v1/classify"
-TIMEOUT_HEADER = "x-request-timeout"
 # Set in a request's state: the metrics of the model version that it is for.
 ANSWERED_BY = "answered_by"
 # Writing this many classes takes about a millisecond; more would hold up the event loop.
 _WRITE_ON_LOOP = 2_000
-_DURATION = re.compile(r"(\d{1,6}(?:\.\d{1,6})?) ?(ms|s|)")
 
 router = APIRouter(tags=["classify"])
 
@@ -41,31 +47,61 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     PATH,
     response_model=ClassifyResponse,
     response_model_exclude_none=True,
-    responses=_PROBLEMS,
+    responses={200: {"content": LINES_CONTENT}, **_PROBLEMS},
     openapi_extra={"requestBody": CLASSIFY_BODY},
     summary="Classify one image or many",
 )
 async def classify(
     request: Request,
     query: Annotated[ClassifyQuery, Query()],
-    _timeout: Annotated[
-        str | None,
-        Header(
-            alias="X-Request-Timeout",
-            description="time that the client gives this request: seconds, or '250ms'",
-            pattern=_DURATION.pattern,
-        ),
-    ] = None,
+    _timeout: TimeoutHeader = None,
 ) -> Response:
     """Name the most probable classes of each image.
 
-    The body is one image as it is, several files as multipart/form-data, base64 in JSON, or pixels
-    as .npy. The answer always has the same form: one result an image, in order.
+    The body is one image as it is, several files as multipart/form-data, base64 in JSON or in lines
+    of JSON, or pixels as .npy. The answer always has the same form: one result an image, in order;
+    with `Accept: application/x-ndjson` one line an image, as soon as it is done.
     """
+    if wants_lines(request.headers.get("accept", "").encode("latin-1")):
+        return _Lines(request, query)
     body, headers = await answer(request, query)
     response = Response(body)
     response.raw_headers = headers
     return response
+
+
+class _Lines(Response):
+    def __init__(self, request: Request, query: ClassifyQuery) -> None:
+        super().__init__(media_type=NDJSON)
+        self._of = request, query
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await answer_streaming(*self._of, send)
+
+
+async def answer_streaming(request: Request, query: ClassifyQuery, send: Send) -> None:
+    """Classify a request's images, and send one line for each as soon as it is done.
+
+    Raises:
+        ServiceError: It can't be answered, and nothing was sent.
+    """
+    state = request.app.state
+    predictor: Predictor = state.predictor
+    timeout_s = timeout_of(request)
+    model = predictor.repository.find(query.model, query.version)
+    request.scope["state"][ANSWERED_BY] = model.metrics
+    images = await read_images(request, state.body_limits)
+    headers = write_identity(model) if state.receipts else []
+    await answer_in_lines(
+        request,
+        send,
+        predictor,
+        model,
+        images,
+        query.top_k,
+        timeout_s=timeout_s,
+        headers=headers,
+    )
 
 
 async def answer(request: Request, query: ClassifyQuery) -> tuple[bytes, Headers]:
@@ -79,32 +115,20 @@ async def answer(request: Request, query: ClassifyQuery) -> tuple[bytes, Headers
     """
     state = request.app.state
     predictor: Predictor = state.predictor
-    timeout_s = _timeout_s(request, state.max_timeout_s)
+    timeout_s = timeout_of(request)
     model = predictor.repository.find(query.model, query.version)
     request.scope["state"][ANSWERED_BY] = model.metrics
     images = await read_images(request, state.body_limits)
     outcome = await predictor.predict(
         model, images, query.top_k, skip_errors=query.on_error == "skip", timeout_s=timeout_s
     )
+    begun_s = time.perf_counter()
     if outcome.count * query.top_k <= _WRITE_ON_LOOP:
         body = write_answer(model, outcome)
     else:
         body = await run_in_threadpool(write_answer, model, outcome)
+    model.metrics.encoded(time.perf_counter() - begun_s)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if state.receipts:
         headers += write_receipt(model, outcome.decode_s, outcome.receipt)
     return body, headers
-
-
-def _timeout_s(request: Request, limit_s: float) -> float | None:
-    text = request.headers.get(TIMEOUT_HEADER)
-    if text is None:
-        return None
-    found = _DURATION.fullmatch(text.strip())
-    seconds = float(found[1]) * (1e-3 if found[2] == "ms" else 1.0) if found else 0.0
-    if not 0 < seconds <= limit_s:
-        raise InvalidParameterError(
-            f"X-Request-Timeout is {text[:40]!r}.",
-            hint=f"Send seconds ('2.5') or milliseconds ('250ms'), at most {limit_s:g} s.",
-        )
-    return seconds

@@ -1,10 +1,11 @@
 """One HTTP/1.1 connection: uvicorn's, with llhttp as its parser, and what that leaves open.
 
-The parser is several times faster than h11, but bounds nothing: the limits on a request's head are
-ours. A request that asks for an upgrade (Java's client does with its first) is answered as if it
-had not, body and all, as RFC 9110 section 7.8 allows. And a client that hangs up ends the work on
-its request at once. One that only says that it will send no more looks the same, but is answered:
-it is told to continue, which the system of a client that is gone refuses.
+The parser is several times faster than h11, but bounds nothing: the limits on a request's head and
+on the time that a client takes are ours. A request that asks for an upgrade (Java's client does
+with its first) is answered as if it had not, body and all, as RFC 9110 section 7.8 allows. And a
+client that hangs up ends the work on its request at once. One that only says that it will send no
+more looks the same, but is answered: it is told to continue, which the system of a client that is
+gone refuses.
 """
 
 from __future__ import annotations
@@ -21,33 +22,53 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service.api.front import GONE
+from service.api.crowd import Crowd, Leaver
+from service.api.front import GONE, OUT_OF_TIME, TOO_SLOW
 
-MAX_HEAD_BYTES = 64 * 1024
-MAX_HEADERS = 100
 _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+# A client that is turned away is given so long to read why.
+_TURN_AWAY_S = 1.0
+LOOK_EVERY_S = 0.5
 _READ_END = getattr(select, "POLLRDHUP", 0)
 
 
 class Connection(HttpToolsProtocol):
     """A client's connection."""
 
+    def __init__(self, *args: Any, crowd: Crowd, **others: Any) -> None:
+        """Be one of a crowd; the rest is uvicorn's."""
+        super().__init__(*args, **others)
+        self._crowd = crowd
+        self._limits = crowd.limits
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
         super().connection_made(transport)
         self._head_bytes = self._unfinished_bytes = 0
-        self._in_head = False
+        self._in_head = self._head_began = self._in_body = False
+        self._waited_s = self._pause_s = 0.0  # for the head or the body, and for more of the body
+        self._received_bytes = self._seen_bytes = 0
+        self._unsent_bytes, self._unsent_s = 0, 0.0
+        self._idle_among: dict[Leaver, None] | None = None
+        self._turned_away = self._told = False
         self._replaying = False
         self._leaving = False
         self._working: tuple[RequestResponseCycle, asyncio.Task[None]] | None = None
         self._refusal: bytes | None = None  # of what came behind requests that are not answered yet
         self._ended = False  # the client sends no more
         self._asked = False  # it was told to continue
+        if self._crowd.admit():
+            self._rest(self._crowd.silent)
+        else:
+            self._turn_away()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End, and with it the request that nobody waits for any more."""
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._rest(None)
+        self._crowd.lose(turned_away=self._turned_away)
         if self._working is None:
             return
         cycle, task = self._working
@@ -57,19 +78,44 @@ class Connection(HttpToolsProtocol):
             task.cancel()
 
     def leave(self) -> None:
-        """Close behind the next answer, or behind the one that is under way, and say so in it."""
+        """Close behind an answer that says so: the one that is to begin next."""
         self._leaving = True
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends no more; true where it may wait for an answer nevertheless."""
         cycle = self.cycle
-        if cycle is None or cycle.response_complete or cycle.more_body or not self._ask():
+        if cycle is None or cycle.response_complete or cycle.more_body or self.scheme == "https":
+            return False
+        if not self._ask():
             return False
         cycle.keep_alive = False
         self._ended = True
         return True
+
+    def make_room(self) -> None:
+        """Close: nothing is under way here, and there are too many."""
+        self._idle_among = None
+        self.transport.close()
+
+    def look_for_slowness(self, passed_s: float) -> None:
+        """Give up a client that takes too long, so long after the last look."""
+        if self._in_head:
+            self._waited_s += passed_s
+            if self._waited_s > self._limits.head_timeout_s:
+                self._in_head = False
+                limit = f"{self._limits.head_timeout_s:g} s"
+                self._refuse(408, f"The head of the request took longer than {limit}.")
+        elif self._in_body and not (self.flow.read_paused or self.pipeline):
+            self._look_at_body(passed_s)
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if not unsent_bytes or unsent_bytes != self._unsent_bytes:
+            self._unsent_bytes, self._unsent_s = unsent_bytes, 0.0
+        else:
+            self._unsent_s += passed_s
+            if self._unsent_s > self._limits.send_timeout_s:
+                self.transport.abort()
 
     def look_for_hang_up(self) -> None:
         """End the work for a client that is gone, which nothing else tells while none reads."""
@@ -91,12 +137,18 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take what came."""
-        if self._refusal is not None:
+        if self._refusal is not None or self._turned_away:
+            self._say_turned_away()
             return
         self._unset_keepalive_if_required()
+        if self._idle_among is not None:
+            self._rest(None)
+        self._received_bytes += len(data)
+        self._head_began = False
         try:
             self.parser.feed_data(data)
-            if self._in_head:
+            # Where the head began in these bytes, whole requests of a pipeline may be before it.
+            if self._in_head and not self._head_began:
                 # A header comes to us when it is whole; one that never ends must not grow for ever.
                 self._unfinished_bytes += len(data)
                 self._check(self._unfinished_bytes)
@@ -107,18 +159,24 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserCallbackError as error:
             if isinstance(error.__context__, _HeadTooLargeError):
                 self._refuse_head()
+            elif isinstance(error.__context__, _CodingError):
+                self._refuse(501, "Only chunked is read as Transfer-Encoding; compress nothing.")
             elif isinstance(error.__context__, (_HostError, httptools.HttpParserInvalidURLError)):
                 self._refuse(400, "The address or the Host header of the request is not valid.")
             else:
                 raise
         except httptools.HttpParserError:
             self._refuse(400, "This is no valid HTTP request.")
+        if self._is_idle():
+            # Empty lines between two requests; what was open goes on to be idle.
+            self._rest(self._crowd.silent if self.cycle is None else self._crowd.kept_alive)
 
     def on_message_begin(self) -> None:
         """A request begins."""
         if not self._replaying:
             self._head_bytes = self._unfinished_bytes = 0
-            self._in_head = True
+            self._in_head = self._head_began = True
+            self._waited_s = -LOOK_EVERY_S  # up to so much of the first look was before
             super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -133,7 +191,7 @@ class Connection(HttpToolsProtocol):
         if not self._replaying:
             self._head_bytes += len(name) + len(value) + 4
             self._check(self._head_bytes)
-            if len(self.headers) >= MAX_HEADERS:
+            if len(self.headers) >= self._limits.headers:
                 raise _HeadTooLargeError
             super().on_header(name, value)
 
@@ -141,9 +199,19 @@ class Connection(HttpToolsProtocol):
         """The end of its head."""
         self._in_head = False
         if not self._replaying:
-            hosts = sum(name == b"host" for name, _ in self.headers)
+            hosts, codings = 0, []
+            for name, value in self.headers:
+                if name == b"host":
+                    hosts += 1
+                elif name == b"transfer-encoding":
+                    codings += [coding.strip().lower() for coding in value.split(b",")]
             if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
                 raise _HostError  # RFC 9112, 3.2
+            if codings and codings[-1] == b"chunked" and set(codings) != {b"chunked"}:
+                raise _CodingError  # RFC 9112, 6.1; what doesn't end in chunked, the parser refuses
+            self._in_body = True
+            self._waited_s = self._pause_s = -LOOK_EVERY_S
+            self._received_bytes = self._seen_bytes = 0
             super().on_headers_complete()
             if self._leaving:
                 self.cycle.keep_alive = False
@@ -152,6 +220,7 @@ class Connection(HttpToolsProtocol):
         """The end of it."""
         if self.parser.should_upgrade():
             return  # the body is still to come, see _go_on_without_upgrade
+        self._in_body = False
         super().on_message_complete()
         # A large body's last part may have stopped the reading, and with it the news of a hang-up.
         # While requests are in line, it is to be stopped.
@@ -165,10 +234,84 @@ class Connection(HttpToolsProtocol):
         if last and self._refusal is not None and not self.transport.is_closing():
             self.transport.write(self._refusal)
             self.transport.close()
+        elif self._is_idle():
+            self._rest(self._crowd.kept_alive)
 
     def _check(self, size_bytes: int) -> None:
-        if size_bytes > MAX_HEAD_BYTES:
+        if size_bytes > self._limits.head_bytes:
             raise _HeadTooLargeError
+
+    def _is_idle(self) -> bool:
+        """Whether the next thing to happen is a new request."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        return not (self._in_head or self._in_body or self.transport.is_closing())
+
+    def _rest(self, among: dict[Leaver, None] | None) -> None:
+        """Be idle among these from now on; None: no longer."""
+        if self._idle_among is not None:
+            self._idle_among.pop(self, None)
+        self._idle_among = among
+        if among is not None:
+            among[self] = None
+            if self.timeout_keep_alive_task is None:
+                self.timeout_keep_alive_task = self.loop.call_later(
+                    self._limits.keep_alive_s, self.timeout_keep_alive_handler
+                )
+
+    def _look_at_body(self, passed_s: float) -> None:
+        limits, received = self._limits, self._received_bytes
+        self._waited_s += passed_s
+        self._pause_s = self._pause_s + passed_s if received == self._seen_bytes else 0.0
+        self._seen_bytes = received
+        rate = limits.body_bytes_per_s
+        if self._pause_s > limits.body_pause_s:
+            self._give_up_body(
+                f"Nothing of the body came for {limits.body_pause_s:g} s (body_pause_timeout_s)."
+            )
+        elif self._waited_s > limits.body_timeout_s:
+            self._give_up_body(
+                f"The body took longer than {limits.body_timeout_s:g} s (body_timeout_s)."
+            )
+        elif rate and self._waited_s > limits.body_pause_s + received / rate:
+            self._give_up_body(f"The body has less than {rate} bytes a second (min_body_rate).")
+
+    def _give_up_body(self, reason: str) -> None:
+        self._in_body = False
+        self._cancel(TOO_SLOW, reason)
+
+    def give_up(self) -> None:
+        """Refuse what is under way here: the process is about to end."""
+        self._cancel(OUT_OF_TIME, "")
+
+    def _cancel(self, why: str, reason: str) -> None:
+        cycle, task = self._working or (None, None)
+        if cycle is None or task is None or cycle.response_started:
+            self.transport.close()
+        else:
+            cycle.keep_alive = False
+            cycle.scope["state"][why] = reason
+            task.cancel()
+
+    def _turn_away(self) -> None:
+        self._turned_away = True
+        self.connections.discard(self)
+        if self._crowd.turn_away():
+            self.loop.call_later(_TURN_AWAY_S, self.transport.abort)
+        else:
+            self.transport.abort()
+
+    def _say_turned_away(self) -> None:
+        """Answer once something was asked: bytes that nobody reads would drown the answer."""
+        if not self._turned_away or self._told:
+            return
+        self._told = True
+        message = "The service has as many connections as it may have; try again in a second."
+        self.transport.write(_plain_answer(503, message, b"retry-after: 1\r\n"))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """Read on behind the head as if no upgrade had been asked for.
@@ -189,17 +332,11 @@ class Connection(HttpToolsProtocol):
             self.data_received(rest)
 
     def _refuse_head(self) -> None:
-        limit = f"{MAX_HEADERS} headers and {MAX_HEAD_BYTES} bytes"
+        limit = f"{self._limits.headers} headers and {self._limits.head_bytes} bytes"
         self._refuse(431, f"The head of the request has more than {limit}.")
 
     def _refuse(self, status: int, message: str) -> None:
-        text = message.encode()
-        head = [
-            STATUS_LINE[status],
-            b"content-type: text/plain; charset=utf-8\r\n",
-            b"content-length: %d\r\nconnection: close\r\n\r\n" % len(text),
-        ]
-        answer, cycle = b"".join([*head, text]), self.cycle
+        answer, cycle = _plain_answer(status, message), self.cycle
         if cycle is None or cycle.response_complete or cycle.more_body:
             self.transport.write(answer)
             self.transport.close()
@@ -211,6 +348,18 @@ class Connection(HttpToolsProtocol):
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
         self._working = cycle, task
+
+
+def _plain_answer(status: int, message: str, headers: bytes = b"") -> bytes:
+    """An answer before there is a request that could have a better one."""
+    text = message.encode()
+    head = (
+        STATUS_LINE[status],
+        headers,
+        b"content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n",
+        b"content-length: %d\r\nconnection: close\r\n\r\n" % len(text),
+    )
+    return b"".join((*head, text))
 
 
 def _has(peer: socket.socket, event: int) -> bool:
@@ -228,3 +377,7 @@ class _HeadTooLargeError(Exception):
 
 class _HostError(Exception):
     """Raised to the parser: not exactly one Host header."""
+
+
+class _CodingError(Exception):
+    """Raised to the parser: a body in chunks of something else than itself."""

@@ -13,9 +13,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from service.api.answers import image_problem
+from service.api.oip import errors as oip_errors
 from service.api.openapi import PROBLEM_TYPE
+from service.api.refusals import Refusal
 from service.engine import errors
 
 _logger = logging.getLogger(__name__)
@@ -31,8 +34,13 @@ STATUS_OF: Mapping[type[errors.ServiceError], int] = {
     errors.NotFoundError: 404,
     errors.UnavailableError: 503,
     errors.DeadlineExceededError: 504,
+    errors.OutOfMemoryError: 503,
+    errors.DeviceLostError: 503,
+    errors.RunTimedOutError: 504,
 }
 
+# Set in a request's state: the code of the error that it was answered with.
+PROBLEM = "problem"
 _HINT_OF = {
     404: "GET /docs lists the routes.",
     405: "The Allow header lists the methods of this route.",
@@ -41,15 +49,19 @@ _HINT_OF = {
 
 def install(app: FastAPI) -> None:
     """Answer every error of an app as a problem document."""
-    for kind, handler in _HANDLERS.items():
-        app.add_exception_handler(kind, handler)
+    for kind in _HANDLERS:
+        app.add_exception_handler(kind, respond)
 
 
 def respond(request: Request, error: Exception) -> Response:
     """Answer an error as the app would."""
-    return next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)(
-        request, error
-    )
+    handler = next(_HANDLERS[kind] for kind in type(error).__mro__ if kind in _HANDLERS)
+    response = handler(request, error)
+    if handler is not _unexpected:
+        # Where it was raised refers to it and to the whole body, which would stay until the next
+        # collection of garbage.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+    return response
 
 
 def status_of(error: errors.ServiceError) -> int:
@@ -75,6 +87,13 @@ def _service_error(request: Request, error: Exception) -> Response:
     )
 
 
+def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refusal)
+    return _problem(
+        request, error.status, error.code, error.title, error.detail, error.hint, error.headers
+    )
+
+
 def _invalid_parameters(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found: Sequence[Mapping[str, Any]] = error.errors()
@@ -97,7 +116,21 @@ def _http_error(request: Request, error: Exception) -> Response:
     code, title = status.name.lower(), status.phrase
     detail = f"{request.method} {request.url.path}: {error.detail}."
     hint = _HINT_OF.get(status, "GET /docs describes the routes.")
-    return _problem(request, status, code, title, detail, hint, dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and error.detail == title:  # the framework's own
+        headers["Allow"] = ", ".join(sorted(_methods(request)))
+    return _problem(request, status, code, title, detail, hint, headers)
+
+
+def _methods(request: Request) -> set[str]:
+    """What may be asked of a path: the framework knows only the first of its routes."""
+    found: set[str] = set()
+    for router in request.app.routes:
+        included = getattr(router, "original_router", None)
+        for route in included.routes if included else [router]:
+            if route.matches(request.scope)[0] is not Match.NONE:
+                found |= getattr(route, "methods", None) or set()
+    return found
 
 
 def _nobody_listens(_request: Request, _error: Exception) -> Response:
@@ -129,6 +162,7 @@ def _problem(
     wrong: list[dict[str, Any]] | None = None,
 ) -> Response:
     request.app.state.metrics.refused(code)
+    request.scope["state"][PROBLEM] = code
     body: dict[str, Any] = {
         "type": f"/problems/{code}",
         "title": title,
@@ -138,6 +172,8 @@ def _problem(
         "hint": hint,
         "request_id": request.state.request_id,
     }
+    if oip_errors.speaks_protocol(request):
+        return oip_errors.respond(body, int(status), headers or {}, wrong)
     if wrong is not None:
         body["errors"] = wrong
     return Response(orjson.dumps(body), status, headers, PROBLEM_TYPE)
@@ -145,6 +181,7 @@ def _problem(
 
 _HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {
     errors.ServiceError: _service_error,
+    Refusal: _refusal,
     RequestValidationError: _invalid_parameters,
     HTTPException: _http_error,
     ClientDisconnect: _nobody_listens,

@@ -8,6 +8,11 @@ from starlette.types import Message, Receive
 
 from service.engine.errors import RequestTooLargeError
 
+# As Python's objects, numbers and lists take many times the memory of their text: so many of them
+# are half a gigabyte, for a moment. 40 pictures of 224 x 224 pixels have 8 million.
+_MAX_JSON_VALUES = 8_000_000
+_VALUES_OF_AN_OBJECT = 4  # it takes as much memory
+
 
 @dataclass(frozen=True)
 class BodyLimits:
@@ -54,6 +59,24 @@ class BodyLimits:
                 " once (max_buffer_bytes).",
                 hint=f"{hint}, or raise max_buffer_bytes.",
             )
+
+
+def check_json(text: bytes | bytearray, hint: str) -> None:
+    """Refuse a JSON document that would take too much memory, before anything is made of it.
+
+    Args:
+        text: The document.
+        hint: What to do instead.
+
+    Raises:
+        RequestTooLargeError: It has too many numbers, lists and objects.
+    """
+    values = text.count(b",") + text.count(b"[") + _VALUES_OF_AN_OBJECT * text.count(b"{")
+    if values > _MAX_JSON_VALUES:
+        raise RequestTooLargeError(
+            f"The JSON has about {values} numbers and lists; the limit is {_MAX_JSON_VALUES}.",
+            hint=hint,
+        )
 
 
 def limit_body(stated: bytes | None, receive: Receive, max_body_bytes: int) -> Receive:

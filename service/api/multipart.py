@@ -53,12 +53,15 @@ def read_parts(
 async def _read_parts(
     blocks: AsyncGenerator[bytes, None], form: _Form
 ) -> AsyncGenerator[list[bytes], None]:
-    async with aclosing(blocks):
-        async for block in blocks:
-            complete = form.feed(block)
-            for first in range(0, len(complete), _MAX_CHUNK_PARTS):
-                yield complete[first : first + _MAX_CHUNK_PARTS]
-    form.finish()
+    try:
+        async with aclosing(blocks):
+            async for block in blocks:
+                complete = form.feed(block)
+                for first in range(0, len(complete), _MAX_CHUNK_PARTS):
+                    yield complete[first : first + _MAX_CHUNK_PARTS]
+        form.finish()
+    finally:
+        form.close()
 
 
 class _Form:
@@ -118,6 +121,13 @@ class _Form:
             )
         if not self._parts:
             raise EmptyRequestError("The form has no file.", hint=_FILE_HINT)
+
+    def close(self) -> None:
+        """Let go of the parser, which refers to this: the part that was begun would stay.
+
+        Until the next collection of garbage, that is, which may be many requests away.
+        """
+        del self._parser, self._content
 
     def _on_part_begin(self) -> None:
         self._disposition = self._transfer_encoding = b""

@@ -13,11 +13,19 @@ from typing import TextIO
 
 from starlette.types import Scope
 
-_logger = logging.getLogger("service.access")
-_PROBES = ("/healthz", "/readyz", "/metrics")  # asked every few seconds; nobody wants to read that
+from service.api.auth.callers import Caller
+from service.api.auth.gate import CALLER
+from service.api.lifecycle import PROBES
+from service.logs import ACCESS
+
+_logger = logging.getLogger(ACCESS)
 _LINE = "%s %s %d %.1f ms %s"
 _GATHER_S = 0.05
 _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Version, trace, parent, flags, and what later versions may have behind them (W3C Trace Context).
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
 
 
 class RequestIds:
@@ -35,6 +43,13 @@ class RequestIds:
         if given is not None and _ACCEPTED_ID.fullmatch(text := given.decode("latin-1")):
             return text
         return f"{self._prefix}{next(self._numbers):06x}"
+
+
+def caller_trace_id(scope: Scope) -> str | None:
+    """The trace that a request's ``traceparent`` names, 32 hex digits; None without a valid one."""
+    given = header(scope, b"traceparent")
+    found = _TRACEPARENT.fullmatch(given.decode("latin-1")) if given is not None else None
+    return found[1] if found else None
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -58,12 +73,17 @@ class AccessLog:
 
     def add(self, scope: Scope, status: int, took_s: float) -> None:
         """Keep a request's line for a moment; on the event loop."""
-        level = logging.DEBUG if scope["path"] in _PROBES else logging.INFO
+        # Nobody wants to read those that come every few seconds.
+        level = logging.DEBUG if scope["path"] in PROBES else logging.INFO
         if not _logger.isEnabledFor(level):
             return
         # The path as it came, percent-encoded: decoded, it could write a line of its own.
         path = scope["raw_path"].decode("latin-1")
-        line = (scope["method"], path, status, took_s * 1e3, scope["state"]["request_id"])
+        state = scope["state"]
+        caller: Caller | None = state.get(CALLER)
+        who = caller.name if caller else None
+        said = scope["method"], path, status, took_s * 1e3, state["request_id"]
+        line = (*said, who, state["trace_id"])
         self._kept.append((time.time(), level, line))
         if len(self._kept) == 1:
             asyncio.get_running_loop().call_later(_GATHER_S, self.flush)
@@ -75,7 +95,11 @@ class AccessLog:
             return
         records = []
         for created_s, level, line in kept:
-            record = logging.LogRecord(_logger.name, level, "", 0, _LINE, line, None)
+            # To read: the first five, and of the others those that there are.
+            told = (*line[:5], *filter(None, line[5:]))
+            text = _LINE + " %s" * (len(told) - 5)
+            record = logging.LogRecord(ACCESS, level, "", 0, text, told, None)
+            record.access = line
             record.created = created_s
             record.msecs = created_s % 1 * 1e3
             records.append(record)

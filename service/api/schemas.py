@@ -31,7 +31,8 @@ class ClassifyQuery(BaseModel):
     )
     on_error: Literal["fail", "skip"] = Field(
         default="fail",
-        description="with bad images: refuse the request, or answer the others",
+        description="with bad images: refuse the request, or answer the others; an answer of lines"
+        " always does that",
     )
 
 
@@ -75,6 +76,17 @@ class ClassifyResponse(BaseModel):
     model: str = Field(examples=["cifar10"])
     version: int = Field(examples=[1])
     results: list[ImageResult]
+
+
+class ResultLine(BaseModel):
+    """One line of a streamed answer: an image's classes or its error.
+
+    An error without an index is the last line of an answer that could not be finished.
+    """
+
+    index: int | None = Field(default=None, description="place in the request, from 0")
+    predictions: list[ClassPrediction] | None = None
+    error: ImageProblem | None = None
 
 
 class Problem(BaseModel):
@@ -170,7 +182,7 @@ class Health(BaseModel):
     status: str = Field(examples=["ok"])
 
 
-_PIXEL_PNG = (
+PIXEL_PNG = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
 )
 
@@ -187,9 +199,23 @@ _ONE_IMAGE: dict[str, Any] = {
     },
 }
 
+LINES_CONTENT: dict[str, Any] = {
+    "application/x-ndjson": {
+        "schema": {"type": "string", "description": "lines, each a ResultLine"},
+        "examples": {
+            "two images": {
+                "summary": "curl -H 'Accept: application/x-ndjson' -F images=@cat.png ...",
+                "value": '{"index":0,"predictions":[{"class_id":3,"label":"cat",'
+                '"probability":0.93}]}\n{"index":1,"error":{"index":1,'
+                '"code":"image_undecodable","detail":"...","hint":"..."}}\n',
+            }
+        },
+    }
+}
+
 CLASSIFY_BODY: dict[str, Any] = {
     "required": True,
-    "description": "One image as it is, several as multipart or JSON, or pixels as .npy.",
+    "description": "One image as it is, several as multipart, JSON or lines, or pixels as .npy.",
     "content": {
         "image/*": _ONE_IMAGE,
         "application/octet-stream": _ONE_IMAGE,
@@ -214,21 +240,23 @@ CLASSIFY_BODY: dict[str, Any] = {
         "application/json": {
             "schema": ImagesBody.model_json_schema(),
             "examples": {
-                "base64": {"value": {"images": [_PIXEL_PNG]}},
-                "data URL": {"value": {"images": [f"data:image/png;base64,{_PIXEL_PNG}"]}},
+                "base64": {"value": {"images": [PIXEL_PNG]}},
+                "data URL": {"value": {"images": [f"data:image/png;base64,{PIXEL_PNG}"]}},
+            },
+        },
+        "application/x-ndjson": {
+            "schema": {
+                "type": "string",
+                "description": 'a line an image: "<base64>", {"image": "<base64>"} or'
+                ' {"b64": "<base64>"}',
             },
         },
         "application/x-npy": {
             "schema": {
                 "type": "string",
                 "format": "binary",
-                "description": "uint8 [N, H, W, 3], [H, W, 3] or grey [N, H, W]",
-            },
-            "examples": {
-                "pixels": {
-                    "summary": "numpy.save(buffer, images); the bytes of the buffer",
-                    "value": "what numpy.save writes for a uint8 array [N, H, W, 3]",
-                }
+                "description": "what numpy.save writes for uint8 [N, H, W, 3], [H, W, 3] or grey"
+                " [N, H, W]",
             },
         },
     },

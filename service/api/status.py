@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from service.api.lifecycle import LIVE, READY, STARTED, Lifecycle
 from service.api.schemas import (
     Health,
     InputInfo,
@@ -43,25 +44,37 @@ async def show_model(request: Request, name: str) -> ModelInfo:
     return describe(name, _predictor(request).repository.versions(name))
 
 
-@router.head("/healthz", include_in_schema=False)
-@router.get("/healthz")
-async def live() -> Health:
-    """The process is alive."""
-    return Health(status="ok")
-
-
-@router.head("/readyz", include_in_schema=False)
+@router.head(LIVE, include_in_schema=False)
 @router.get(
-    "/readyz",
+    LIVE,
     response_model=Health,
-    responses={503: {"model": Health, "description": "Models are being loaded, or can't be"}},
+    responses={503: {"model": Health, "description": "Only a new process can help"}},
+)
+async def live(request: Request) -> Response:
+    """The process is alive, and its networks run; else it should be started again."""
+    return _health("ok", "not live", _lifecycle(request).ailment)
+
+
+@router.head(STARTED, include_in_schema=False)
+@router.get(
+    STARTED,
+    response_model=Health,
+    responses={503: {"model": Health, "description": "It has not been ready yet"}},
+)
+async def started(request: Request) -> Response:
+    """The service has been ready once: its models were loaded and warmed up."""
+    return _health("started", "not started", _lifecycle(request).not_started)
+
+
+@router.head(READY, include_in_schema=False)
+@router.get(
+    READY,
+    response_model=Health,
+    responses={503: {"model": Health, "description": "Models are being loaded, or it stops"}},
 )
 async def ready(request: Request) -> Response:
-    """Every model that was there at the start can answer, and so can the default."""
-    obstacle = _predictor(request).repository.obstacle
-    if obstacle is None:
-        return JSONResponse({"status": "ready"})
-    return JSONResponse({"status": f"not ready: {obstacle}"}, status_code=503)
+    """Requests can be answered: models are loaded, and the service is not about to stop."""
+    return _health("ready", "not ready", _lifecycle(request).obstacle)
 
 
 def describe(name: str, versions: Mapping[int, Entry]) -> ModelInfo:
@@ -122,6 +135,17 @@ def _describe_serving(instances: Instances) -> ServingInfo:
 def _resize_rule(resize: Resize) -> str:
     kept = f", {resize.crop:g} of it" if resize.crop < 1 else ""
     return f"{resize.rule}{kept}, {resize.filter}"
+
+
+def _health(good: str, bad: str, reason: str | None) -> Response:
+    if reason is None:
+        return JSONResponse({"status": good})
+    return JSONResponse({"status": f"{bad}: {reason}"}, status_code=503)
+
+
+def _lifecycle(request: Request) -> Lifecycle:
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    return lifecycle
 
 
 def _predictor(request: Request) -> Predictor:

@@ -35,7 +35,7 @@ def build_engines(argv: list[str]) -> int:
     from service.engine.scan import scan
 
     try:
-        found, _, _ = scan(settings.repository)
+        found, _, _ = scan(settings.repository, settings.model_name)
     except OSError as error:
         return fail(_PROGRAM, f"models: {settings.repository}: {error.strerror}")
     if not found:

@@ -6,8 +6,14 @@ import argparse
 import json
 from typing import Any
 
-from service.cli import fail
-from service.commands.options import add_model_source, environment, from_server, local_settings
+from service.cli import fail, missing_extra
+from service.commands.options import (
+    add_model_source,
+    client_of,
+    environment,
+    local_settings,
+    url_of,
+)
 
 _PROGRAM = "adaresnet models"
 
@@ -19,22 +25,22 @@ def models(argv: list[str]) -> int:
     parser.set_defaults(**environment())
     args = parser.parse_args(argv)
     try:
-        rows = (
-            from_server("GET", args.url, "/v1/models")["models"]
-            if args.url
-            else _from_repository(args)
-        )
+        url = url_of(args)
+        rows = _from_server(args, url) if url else _from_repository(args)
     except ModuleNotFoundError as error:
-        return fail(_PROGRAM, f"{error.name} is missing: install adaresnet[cpu] or adaresnet[gpu]")
+        line = missing_extra(error, __name__)
+        if line is None:
+            raise
+        return fail(_PROGRAM, f"{line}, or ask a server with --url")
     except Exception as error:  # one line for whatever keeps us from listing
         return fail(_PROGRAM, str(error))
     print(json.dumps(rows, indent=2) if args.json else _table(rows))
     return 0
 
 
-def _from_server(url: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = from_server("GET", url, "/v1/models")["models"]
-    return rows
+def _from_server(args: argparse.Namespace, url: str) -> list[dict[str, Any]]:
+    with client_of(args, url) as client:
+        return [dict(model.raw) for model in client.models()]
 
 
 def _from_repository(args: argparse.Namespace) -> list[dict[str, Any]]:

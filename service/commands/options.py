@@ -6,18 +6,27 @@ import argparse
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from service.client import Client
 from service.engine.devices import parse_devices
-from service.settings import ENV_PREFIX, Settings, default_repository, load_settings
+from service.environment import ENV_PREFIX
+
+if TYPE_CHECKING:
+    from service.settings import Settings
+
+
+_QUEUE = 4096  # images; more than a command has in work at once
 
 
 def add_model_source(parser: argparse.ArgumentParser) -> None:
-    """Add --url, --models, --device and --json."""
-    parser.add_argument("--url", help="ask this server instead of loading models here")
-    parser.add_argument("--models", help="model repository")
+    """Add --url or --models, --api-key, --device and --json."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--url", help="ask this server instead of loading models here")
+    source.add_argument("--models", help="model repository")
+    parser.add_argument("--api-key", metavar="KEY", help="for --url; ADARESNET_API_KEY hides it")
     parser.add_argument("--device", help="where models run: auto, cpu, cuda or tensorrt")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def environment(*names: str) -> dict[str, str | bool]:
@@ -26,11 +35,26 @@ def environment(*names: str) -> dict[str, str | bool]:
     argparse converts and checks a default that is a string just as it would the flag's value.
     """
     found: dict[str, str | bool] = {}
-    for name in (*names, "url", "json"):
+    for name in (*names, "json"):
         value = os.environ.get(ENV_PREFIX + name.upper())
         if value is not None:
             found[name] = value.lower() in ("1", "true", "yes", "on") if name == "json" else value
     return found
+
+
+def url_of(args: argparse.Namespace) -> str | None:
+    """The server that --url or its twin in the environment names; --models goes before the twin."""
+    url: str | None = args.url
+    return url or (None if args.models else os.environ.get(ENV_PREFIX + "URL"))
+
+
+def client_of(args: argparse.Namespace, url: str) -> Client:
+    """A client for the command, to be closed.
+
+    Raises:
+        ValueError: The URL, or the key, can't be one.
+    """
+    return Client(url, api_key=args.api_key)
 
 
 def local_settings(args: argparse.Namespace) -> Settings:
@@ -39,6 +63,8 @@ def local_settings(args: argparse.Namespace) -> Settings:
     Raises:
         ValueError: A value is not allowed, or the model repository is no folder.
     """
+    from service.settings import load_settings
+
     flags = [
         word
         for name in ("models", "device")
@@ -50,29 +76,12 @@ def local_settings(args: argparse.Namespace) -> Settings:
         raise ValueError(f"models: {settings.repository} is no folder")
     # A command has one request, which may take its time, and no others that a bad file could harm.
     return settings.model_copy(
-        update={"request_timeout_s": 24 * 3600.0, "probe_models": False},
+        update={
+            "request_timeout_s": 24 * 3600.0,
+            "probe_models": False,
+            "max_queue_size": max(settings.max_queue_size, _QUEUE),
+        },
     )
-
-
-def from_server(method: str, url: str, route: str, **request: Any) -> dict[str, Any]:
-    """Ask a server.
-
-    Raises:
-        ValueError: It can't be reached, refuses, or is another kind of server.
-    """
-    import httpx
-
-    try:
-        answer = httpx.request(method, url.rstrip("/") + route, timeout=120, **request)
-        body: dict[str, Any] = answer.json()
-        if answer.is_success:
-            return body
-        refusal = f"{body['detail']} {body['hint']}"
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ValueError(f"{url} can't be asked: {error}") from None
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{url} is not a server of this kind") from None
-    raise ValueError(refusal)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +106,8 @@ def _device(value: str) -> str:
 
 def repository_of(models: Path | None) -> Path:
     """The model repository that --models, its twin in the environment, or the default means."""
+    from service.settings import default_repository
+
     named = os.environ.get(ENV_PREFIX + "MODELS")
     return models or (Path(named) if named else default_repository())
 

@@ -14,7 +14,16 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+from service.api.auth.rates import SharedRates
+from service.api.tracing import tracing_obstacle
 from service.cli import USAGE_ERROR, fail
+from service.logs import set_up_logs
+from service.setting_names import strays
 from service.settings import Settings, load_settings
 from service.workers import Seat, Supervisor, workers_obstacle
 
@@ -22,9 +31,8 @@ if TYPE_CHECKING:
     from service.api.server import Server
 
 _PROGRAM = "adaresnet serve"
+_OTHER_FILES = 256  # besides connections: models, logs, what libraries open
 _BACKLOG = 2048  # connections that the kernel holds until they are accepted
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
-_WORKER_LOG_FORMAT = "%(asctime)s %(process)d %(levelname)s %(name)s %(message)s"
 _logger = logging.getLogger(__name__)
 
 
@@ -34,6 +42,8 @@ def serve(argv: list[str]) -> int:
         settings = load_settings(argv, program=_PROGRAM)
     except ValueError as error:
         return fail(_PROGRAM, str(error), USAGE_ERROR)
+    for line in strays(os.environ, Settings.model_fields):
+        print(f"{_PROGRAM}: warning: {line}", file=sys.stderr)
     if not settings.repository.is_dir():
         return fail(_PROGRAM, f"models: {settings.repository} is no folder", USAGE_ERROR)
     if importlib.util.find_spec("onnxruntime") is None:
@@ -41,24 +51,29 @@ def serve(argv: list[str]) -> int:
     several = settings.workers > 1
     if several and (obstacle := workers_obstacle()):
         return fail(_PROGRAM, f"workers: {obstacle}", USAGE_ERROR)
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        stream=sys.stderr,
-        format=_WORKER_LOG_FORMAT if several else _LOG_FORMAT,
-    )
+    if obstacle := tracing_obstacle(settings.otlp_endpoint):
+        return fail(_PROGRAM, obstacle, USAGE_ERROR)
+    set_up_logs(settings.log_level, settings.log_format, several=several)
     # Pillow warns of large and odd pictures; the decoder has limits and errors of its own.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    try:
-        listeners = _listen(settings.host, settings.port, settings.workers)
-    except OSError as error:
-        where = f"{settings.host} port {settings.port}"
-        return fail(_PROGRAM, f"can't listen on {where}: {error.strerror}")
+    connections = _raise_file_limit(settings.max_connections)
+    settings = settings.model_copy(update={"max_connections": connections})
+    ports = [settings.port] if settings.admin_port is None else [settings.port, settings.admin_port]
+    opened: list[list[socket.socket]] = []
+    for port in ports:
+        try:
+            opened.append(_listen(settings.host, port, settings.workers))
+        except OSError as error:
+            where = f"{settings.host} port {port}"
+            return fail(_PROGRAM, f"can't listen on {where}: {error.strerror}")
+    listeners = list(zip(*opened, strict=True))
     return _in_workers(settings, listeners) if several else _alone(settings, listeners[0])
 
 
-def _alone(settings: Settings, listener: socket.socket) -> int:
+def _alone(settings: Settings, listeners: tuple[socket.socket, ...]) -> int:
     from service.api.app import create_app
     from service.api.server import Server
+    from service.api.tls import certificate_of
 
     fatal: list[str] = []
 
@@ -66,17 +81,28 @@ def _alone(settings: Settings, listener: socket.socket) -> int:
         fatal.append(reason)
         server.should_exit = True
 
-    server = Server(create_app(settings, on_fatal))
+    try:
+        certificate = certificate_of(settings.tls_certificate, settings.tls_key)
+        app = create_app(settings, on_fatal)
+    except ValueError as error:
+        return fail(_PROGRAM, str(error), USAGE_ERROR)
+    server = Server(app, settings, certificate)
     _stop_on_signals(server)
-    _say_where(listener)
-    server.run(sockets=[listener])
+    _say_where(settings, listeners)
+    server.run(sockets=list(listeners))
+    _stop_no_more()
     if fatal:
-        return fail(_PROGRAM, fatal[0])
-    return 0 if server.started else 1
+        return _end_with(fatal[0])
+    status = 0 if server.started else 1
+    if app.lifecycle.hangs:
+        logging.shutdown()
+        os._exit(status)  # what Python tidies up at its end, such a thread may still use
+    return status
 
 
-def _in_workers(settings: Settings, listeners: list[socket.socket]) -> int:
+def _in_workers(settings: Settings, listeners: list[tuple[socket.socket, ...]]) -> int:
     parent = os.getpid()
+    rates = SharedRates()
     try:
         folder = Path(tempfile.mkdtemp(prefix="adaresnet-metrics-"))
     except OSError as error:
@@ -84,8 +110,9 @@ def _in_workers(settings: Settings, listeners: list[socket.socket]) -> int:
 
     def work(seat: Seat) -> int:
         try:
-            return _work(settings, seat, folder)
+            return _work(settings, seat, folder, rates)
         finally:
+            logging.shutdown()
             if os.getppid() != parent:  # it died, and can't clean up
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -95,18 +122,26 @@ def _in_workers(settings: Settings, listeners: list[socket.socket]) -> int:
 
         forget_gauges(folder, number)
 
-    _say_where(listeners[0])
+    _say_where(settings, listeners[0])
     try:
-        failure = Supervisor(listeners, work, on_death).run()
+        drain_s = settings.drain_delay_s + settings.drain_timeout_s
+        failure = Supervisor(listeners, work, on_death, drain_s).run()
     finally:
+        _stop_no_more()
         shutil.rmtree(folder, ignore_errors=True)
-    return fail(_PROGRAM, failure) if failure else 0
+    return _end_with(failure) if failure else 0
 
 
-def _work(settings: Settings, seat: Seat, folder: Path) -> int:
+def _end_with(reason: str) -> int:
+    logging.shutdown()  # the reason comes last
+    return fail(_PROGRAM, reason)
+
+
+def _work(settings: Settings, seat: Seat, folder: Path, rates: SharedRates) -> int:
     """What a worker does."""
     from service.api.app import create_app
     from service.api.server import Server
+    from service.api.tls import certificate_of
     from service.engine.metrics import Metrics, share_metrics
 
     def on_fatal(reason: str) -> None:
@@ -114,10 +149,18 @@ def _work(settings: Settings, seat: Seat, folder: Path) -> int:
         server.should_exit = True
 
     share_metrics(folder, seat.number)
-    app = create_app(settings, on_fatal, metrics=Metrics(folder), load_first=seat.replacement)
-    server = Server(app, seat)
+    metrics = Metrics(folder, settings.metrics_classes)
+    try:
+        certificate = certificate_of(settings.tls_certificate, settings.tls_key)
+        app = create_app(
+            settings, on_fatal, metrics=metrics, load_first=seat.replacement, rates=rates
+        )
+    except ValueError as error:
+        seat.report_fatal(str(error))
+        return USAGE_ERROR
+    server = Server(app, settings, certificate, seat)
     _stop_on_signals(server)
-    server.run(sockets=[seat.listener])
+    server.run(sockets=list(seat.listeners))
     return 0 if server.started else 1
 
 
@@ -128,10 +171,44 @@ def _stop_on_signals(server: Server) -> None:
         signal.signal(stop, lambda *_: setattr(server, "should_exit", True))
 
 
-def _say_where(listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    _logger.info("listening on http://%s:%d", shown, port)
+def _stop_no_more() -> None:
+    # Python takes its handlers away at its end; one more signal would then change the exit status.
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.SIG_IGN)
+
+
+def _say_where(settings: Settings, listeners: tuple[socket.socket, ...]) -> None:
+    scheme = "http" if settings.tls_certificate is None else "https"
+    for listener, how in zip(listeners, (scheme, "http"), strict=False):
+        host, port = listener.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        _logger.info("listening on %s://%s:%d", how, shown, port)
+
+
+def _raise_file_limit(connections: int) -> int:
+    """Let this process have open what its connections need, as far as it is allowed to.
+
+    Returns:
+        How many connections it can have. One more would find no file, and get no answer at all.
+    """
+    if resource is None:
+        return connections
+    wanted = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return connections
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    if possible == wanted:
+        return connections
+    fewer = max(possible - _OTHER_FILES, possible // 2)
+    _logger.warning(
+        "max_connections is %d instead of %d, for this process may have %d files open (ulimit -n)",
+        fewer,
+        connections,
+        possible,
+    )
+    return fewer
 
 
 def _listen(host: str, port: int, count: int) -> list[socket.socket]:

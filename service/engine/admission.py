@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 from service.engine.errors import QueueFullError, RequestTooLargeError
 
+# So many times what the first in line needs may overtake it: small requests go on being answered
+# while a large one waits, and it waits for a bounded time.
+_OVERTAKING = 4
+
 
 @dataclass(frozen=True)
 class AdmissionLimits:
@@ -27,7 +31,9 @@ class Admission:
     """Lets images in, or refuses them before any work is done. Used on the event loop only.
 
     The images of a large request come in by and by: the first of them are refused when there is no
-    room, the others wait for it. Images in work are always done some time, so this can't lock up.
+    room, the others wait for it in line. New requests that fit into the room which is too small for
+    the first in line overtake it, up to a few times its own need; then they are refused until it is
+    in. Images in work are always done some time, so this can't lock up.
 
     Attributes:
         images: Images in work now.
@@ -39,6 +45,7 @@ class Admission:
         self.images = 0
         self._pixel_bytes = 0
         self._in_line: deque[tuple[int, int, asyncio.Future[None]]] = deque()
+        self._overtaken = 0.0  # by how much since the first in line is the first
 
     def enter(self, images: int, pixel_bytes: int) -> None:
         """Let a request's first images in; ``leave`` must follow.
@@ -58,7 +65,7 @@ class Admission:
                 f" limit is {limits.pixel_bytes}.",
                 hint="Raise max_pixel_bytes.",
             )
-        if self.images + images > limits.images or self._in_line:
+        if self.images + images > limits.images:
             raise QueueFullError(
                 f"{self.images} images are in work; the limit is {limits.images}.",
                 hint="Retry after a second, or raise max_queue_size.",
@@ -69,6 +76,8 @@ class Admission:
                 f" {limits.pixel_bytes}.",
                 hint="Retry after a second, or raise max_pixel_bytes.",
             )
+        if self._in_line:
+            self._overtake(images, pixel_bytes)
         self.images += images
         self._pixel_bytes += pixel_bytes
 
@@ -100,11 +109,26 @@ class Admission:
     def _let_in(self) -> None:
         while self._in_line and self._fits(*self._in_line[0][:2]):
             images, pixel_bytes, place = self._in_line.popleft()
+            self._overtaken = 0.0
             if place.done():
                 continue
             self.images += images
             self._pixel_bytes += pixel_bytes
             place.set_result(None)
+
+    def _overtake(self, images: int, pixel_bytes: int) -> None:
+        """Let a new request pass the first in line, unless too much has passed it already."""
+        overtaken = self._overtaken + self._share(images, pixel_bytes)
+        if overtaken > _OVERTAKING * self._share(*self._in_line[0][:2]):
+            raise QueueFullError(
+                f"Images of requests that came before wait for room; {self.images} are in work.",
+                hint="Retry after a second, or raise max_queue_size or max_pixel_bytes.",
+            )
+        self._overtaken = overtaken
+
+    def _share(self, images: int, pixel_bytes: int) -> float:
+        """Of all that there is room for, by what there is less of."""
+        return max(images / self.limits.images, pixel_bytes / self.limits.pixel_bytes)
 
     def _fits(self, images: int, pixel_bytes: int) -> bool:
         return (

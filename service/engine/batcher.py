@@ -16,9 +16,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from service.engine.errors import RunTimedOutError
+from service.engine.halving import run_or_halve
 from service.engine.images import Pixels
 from service.engine.metrics import VersionMetrics
 from service.engine.session import Prediction
+from service.engine.spans import Run, Spans
 
 # So long after a small request, large ones still run in small batches: the next is likely to come.
 _SMALL_AGAIN_S = 0.5
@@ -87,6 +90,7 @@ class Ticket:
     answer: asyncio.Future[Served]
     flow: Flow
     submitted_s: float
+    spans: Spans | None = None
     handed_out: int = 0
     done: int = 0
     # Of each batch that had some of them. Not the batch itself: a circle would keep the pixels, and
@@ -112,20 +116,40 @@ class Batch:
     size: int
     wide: bool
     taken_s: float
+    began_s: float = 0.0
     run_s: float = 0.0
     prediction: Prediction | None = None
     error: Exception | None = None
+    # Written under the lock, by who looks for runs that hang:
+    interrupted_s: float | None = None
+    given_up: bool = False
 
     def run(self, lane: int) -> None:
         """Run it; in the lane's thread."""
-        parts = [piece.ticket.images[piece.start : piece.stop] for piece in self.slices]
-        images = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        started_s = time.perf_counter()
+        owner, wide = self.owner, self.wide
+        self.began_s = time.perf_counter()
         try:
-            self.prediction = self.owner.run(images, lane, self.wide)
+            parts = [piece.ticket.images[piece.start : piece.stop] for piece in self.slices]
+            images = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            self.prediction = run_or_halve(
+                lambda some: owner.run(some, lane, wide), images, owner.on_split
+            )
         except Exception as error:  # it belongs to those who wait for this batch
-            self.error = error
-        self.run_s = time.perf_counter() - started_s
+            self.error = error if self.interrupted_s is None else self.timed_out()
+        self.run_s = time.perf_counter() - self.began_s
+
+    def count_predictions(self) -> None:
+        """Count what came out; in the lane's thread, for with many classes it takes a while."""
+        if self.prediction is not None and self.owner.metrics is not None:
+            self.owner.metrics.predictions.add(self.prediction.probabilities)
+
+    def timed_out(self) -> RunTimedOutError:
+        """What is said to those who wait for it when it has taken too long."""
+        return RunTimedOutError(
+            f"A run of {self.size} images took too long and was given up.",
+            hint="Send the images one by one to find out whether one of them is the cause;"
+            " run_timeout_s says how long a run may take.",
+        )
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -141,11 +165,17 @@ class Batcher:
         run: Callable[[Pixels, int, bool], Prediction],
         plan: BatchPlan,
         metrics: VersionMetrics | None = None,
+        *,
+        replaceable: bool = True,
     ) -> None:
-        """Batch for ``run``, which takes images, the number of the lane, and "on all threads"."""
+        """Batch for ``run``, which takes images, the number of the lane, and "on all threads".
+
+        ``replaceable`` says that a lane can run although another one hangs in the same session.
+        """
         self.run = run
         self.plan = plan
         self.metrics = metrics
+        self.replaceable = replaceable
         self.waiting = 0
         self._small: deque[Flow] = deque()
         self._large: deque[Flow] = deque()
@@ -204,6 +234,11 @@ class Batcher:
         limit = plan.small_batch_size if alternating else plan.batch_size
         return self._batch([self._large], min(limit, share), now_s)
 
+    def on_split(self) -> None:
+        """A batch was cut in two for want of memory. In the lane's thread."""
+        if self.metrics is not None:
+            self.metrics.split()
+
     def _queues(self) -> list[deque[Flow]]:
         return [queue for queue in (self._small, self._large) if queue]
 
@@ -246,9 +281,12 @@ def deliver(batch: Batch) -> None:
         wait_s = batch.taken_s - batch.slices[0].ticket.submitted_s
         batch.owner.metrics.batch(batch.size, wait_s, batch.run_s)
     row = 0
+    traced = False
     for piece in batch.slices:
         count = piece.stop - piece.start
         ticket = piece.ticket
+        if ticket.spans is not None:
+            traced = True
         if ticket.answer.done():
             pass  # its caller left while the batch ran
         elif batch.error is not None:
@@ -265,6 +303,41 @@ def deliver(batch: Batch) -> None:
                 if ticket.done == len(ticket.images):
                     ticket.answer.set_result(_joined(ticket))
         row += count
+    if traced and not batch.given_up:
+        _trace(batch)
+
+
+def give_up(batch: Batch) -> None:
+    """Tell everybody in a batch that hangs. On the event loop."""
+    for piece in batch.slices:
+        if not piece.ticket.answer.done():
+            piece.ticket.answer.set_exception(batch.timed_out())
+    _trace(batch)
+
+
+def _trace(batch: Batch) -> None:
+    """Tell the requests in it that are traced."""
+    queued: dict[Spans, float] = {}  # a request may have several tickets in a batch
+    for piece in batch.slices:
+        if piece.ticket.spans is not None:
+            queued.setdefault(piece.ticket.spans, piece.ticket.submitted_s)
+    if not queued:
+        return
+    error = batch.error or (batch.timed_out() if batch.given_up else None)
+    ended_s = batch.began_s + batch.run_s if batch.run_s else time.perf_counter()
+    model, version = batch.owner.metrics.labels if batch.owner.metrics else ("", "")
+    run = Run(
+        model,
+        version,
+        batch.size,
+        batch.taken_s,
+        batch.began_s or batch.taken_s,
+        ended_s,
+        getattr(error, "code", type(error).__name__) if error else None,
+    )
+    shared = next(iter(queued)).batch(run, list(queued))
+    for spans, queued_s in queued.items():
+        spans.ran(run, queued_s, shared)
 
 
 def _joined(ticket: Ticket) -> Served:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 
 from service.engine.errors import ModelLoadError
 from service.engine.onnx_file import MAX_MODEL_BYTES
+from service.engine.scan import VERSION
 from service.model_config import CONFIG_FILE, ModelConfig, parse_config
 
 _MAX_CONFIG_BYTES = 2**20
@@ -102,9 +103,14 @@ def read_config(path: Path) -> tuple[ModelConfig, str]:
     return config, digest.hexdigest()
 
 
-def _config_places(model: Path) -> tuple[Path, Path]:
+def _config_places(model: Path) -> list[Path]:
     """Where a configuration may lie; the first one that is there counts."""
-    return model.parent / CONFIG_FILE, model.parent.parent / CONFIG_FILE
+    folder = model.parent
+    places = [folder / CONFIG_FILE]
+    # Above a folder that is no version there are other people's files.
+    if VERSION.fullmatch(folder.name):
+        places.append(folder.parent / CONFIG_FILE)
+    return places
 
 
 def _labels_of(config: Path) -> Path | None:

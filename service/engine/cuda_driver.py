@@ -1,4 +1,4 @@
-"""Ask the NVIDIA libraries what ONNX Runtime doesn't tell: GPUs, their names, pinned memory.
+"""Ask the NVIDIA libraries what ONNX Runtime doesn't tell: GPUs, their names, memory of theirs.
 
 All through ``ctypes``; where a library is missing the answer is "none", and what needs one says so.
 """
@@ -42,6 +42,33 @@ def gpu_name(index: int) -> str | None:
     ):
         return None
     return f"{name.value.decode(errors='replace')}, {major.value}.{minor.value}"
+
+
+def gpu_memory(index: int, driver: Any = None) -> tuple[int, int] | None:
+    """Free and total memory of a GPU in bytes, whoever uses it; None where that can't be told.
+
+    Args:
+        index: As CUDA counts.
+        driver: The CUDA driver library; None: the one of this system.
+    """
+    driver = _driver() if driver is None else driver
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    # The context that ONNX Runtime has there already: it costs nothing to take part in it.
+    if (
+        driver is None
+        or driver.cuDeviceGet(ctypes.byref(device), index)
+        or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+    ):
+        return None
+    try:
+        if driver.cuCtxPushCurrent_v2(context):
+            return None
+        failed = driver.cuMemGetInfo_v2(ctypes.byref(free), ctypes.byref(total))
+        driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+    finally:
+        driver.cuDevicePrimaryCtxRelease_v2(device)
+    return None if failed else (free.value, total.value)
 
 
 def pinned_zeros(

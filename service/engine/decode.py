@@ -8,20 +8,50 @@ while they decode, so callers run this in threads. Only the formats in ``FORMATS
 from __future__ import annotations
 
 import contextlib
-import io
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from service.engine.errors import ImageDecodeError, ImageError, ImageTooLargeError
 from service.engine.jpeg import exact_decoder, plain_size
+from service.engine.ppm import decode_scaled, is_scaled
 from service.engine.reduction import reduce_decoding, reduction_of
+from service.engine.screening import (
+    MeteredFile,
+    has_many_scans,
+    is_common_exif,
+    screen_file,
+    screen_opened,
+)
 from service.metadata import Resize
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+# Imported by name: Pillow would else load its plugins for all other formats to look for these.
+_PLUGINS = (
+    JpegImagePlugin.JpegImageFile,
+    PngImagePlugin.PngImageFile,
+    WebPImagePlugin.WebPImageFile,
+    GifImagePlugin.GifImageFile,
+    BmpImagePlugin.BmpImageFile,
+    TiffImagePlugin.TiffImageFile,
+    AvifImagePlugin.AvifImageFile,
+    PpmImagePlugin.PpmImageFile,
+)
+FORMATS = tuple(plugin.format for plugin in _PLUGINS)
 DEFAULT_MAX_PIXELS = 40_000_000
 BACKGROUND = (255, 255, 255)  # behind transparent pixels; most pictures are shown on white
 
@@ -151,6 +181,8 @@ def _decode_plain_jpeg(
         return False
     if options.jpeg_draft and reduction_of(size, (width, height), resize) > 1:
         return False
+    if has_many_scans(data, size[0] * size[1]):
+        return False
     decode = exact_decoder()
     if decode is None:
         return False
@@ -175,15 +207,18 @@ def _decode_with_pillow(
     if not data:
         raise ImageDecodeError("The image has no bytes.", hint=_FORMAT_HINT)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        screen_file(data)
+        file = MeteredFile(data)
+        with Image.open(file, formats=FORMATS) as image:
             _check_pixels(image.width, image.height, max_pixels)
-            draft = options.jpeg_draft
-            extent = reduce_decoding(image, (width, height), resize) if draft else None
-            image.load()
-            # A broken EXIF block says nothing about the pixels: keep them as they are.
-            with contextlib.suppress(Exception):
-                ImageOps.exif_transpose(image, in_place=True)
-            plain = _to_plain(image)
+            extent = None
+            if is_scaled(image):
+                plain = decode_scaled(image, data)
+            else:
+                screen_opened(image, file, data)
+                if options.jpeg_draft:
+                    extent = reduce_decoding(image, (width, height), resize)
+                plain = _load(image)
         # Sized before it is composited: of a large picture no second copy in full size is made.
         return np.asarray(_on_background(_fitted(plain, height, width, resize, extent)))
     except ImageError:
@@ -202,6 +237,15 @@ def _decode_with_pillow(
         raise ImageDecodeError(
             f"The image is damaged or truncated ({type(error).__name__}).", hint=_FORMAT_HINT
         ) from error
+
+
+def _load(image: Image.Image) -> Image.Image:
+    image.load()
+    # A broken EXIF block says nothing about the pixels: keep them as they are.
+    if is_common_exif(image):
+        with contextlib.suppress(Exception):
+            ImageOps.exif_transpose(image, in_place=True)
+    return _to_plain(image)
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:

@@ -17,8 +17,12 @@ ServiceError
 ├── UnavailableError            nothing wrong with the request; try again later
 │   ├── ModelNotReadyError      model_not_ready
 │   ├── QueueFullError          queue_full
+│   ├── StoppingError           stopping
 │   └── DeadlineExceededError   deadline_exceeded
 ├── InferenceError              inference_failed
+│   ├── OutOfMemoryError        out_of_memory
+│   ├── DeviceLostError         device_lost
+│   └── RunTimedOutError        run_timed_out
 ├── ModelLoadError              model_load_failed
 └── DeviceError                 device_unavailable
 
@@ -189,6 +193,13 @@ class QueueFullError(UnavailableError):
     title = "Queue full"
 
 
+class StoppingError(UnavailableError):
+    """The service was told to stop and takes nothing new."""
+
+    code = "stopping"
+    title = "Stopping"
+
+
 class DeadlineExceededError(UnavailableError):
     """The request waited longer than its deadline allows."""
 
@@ -201,6 +212,27 @@ class InferenceError(ServiceError):
 
     code = "inference_failed"
     title = "Inference failed"
+
+
+class OutOfMemoryError(InferenceError):
+    """There was no memory for a run, not even for a single image."""
+
+    code = "out_of_memory"
+    title = "Out of memory"
+
+
+class DeviceLostError(InferenceError):
+    """The GPU fails, and whatever this process sends to it from now on."""
+
+    code = "device_lost"
+    title = "Device lost"
+
+
+class RunTimedOutError(InferenceError):
+    """A run took longer than a run may, and was ended or given up."""
+
+    code = "run_timed_out"
+    title = "Run timed out"
 
 
 class ModelLoadError(ServiceError):

@@ -14,7 +14,9 @@ from service.engine.errors import ImageError
 EncodedImages = Sequence[bytes | ImageError]
 # RGB pixels, uint8 [N, H, W, 3], of any size.
 Pixels = NDArray[np.uint8]
-Chunk = EncodedImages | Pixels
+# Files among images whose pixels, uint8 [H, W, 3], are there already.
+MixedImages = Sequence[bytes | ImageError | Pixels]
+Chunk = MixedImages | Pixels
 
 
 @dataclass(frozen=True)

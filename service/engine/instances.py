@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from service.engine.batcher import BatchPlan
 from service.engine.cuda_driver import gpu_count
@@ -20,6 +21,7 @@ from service.engine.plan import (
     time_runs,
 )
 from service.engine.session import Prediction, Session, SessionOptions, cuda_built_in
+from service.engine.turns import own_turn
 from service.model_config import ModelConfig
 
 _GPU_WARM_UP_S = 5.0  # sizes that have not begun by then are not used, unless they are asked for
@@ -37,12 +39,14 @@ class InstanceOptions:
         lanes: Runs at once.
         cpus: Threads that all lanes have together.
         plan: What is settled of the batches.
+        turns: A file by which processes measure one after the other; None: there is one process.
     """
 
     sessions: SessionOptions
     lanes: int
     cpus: int
     plan: PlanOptions
+    turns: Path | None = None
 
 
 def count_lanes(device: str, instances: int, threads: int, cpus: int) -> int:
@@ -129,6 +133,11 @@ class Instances:
         return self._options.lanes
 
     @property
+    def replaceable(self) -> bool:
+        """Whether a session can run something although a run hangs in it: those on GPUs can't."""
+        return not self.first.buckets
+
+    @property
     def images_per_s(self) -> float:
         """What one lane alone reached at load, with the batch size that does best."""
         return max((size / seconds for size, seconds in self.timings.items()), default=0.0)
@@ -145,15 +154,20 @@ class Instances:
     def measure(self, model: bytes, config: ModelConfig | None = None) -> None:
         """Time a few runs and settle the plan; on GPUs, warm up every session.
 
-        Blocks for about a tenth of a second, on GPUs for some seconds.
+        Blocks for about a tenth of a second, on GPUs for some seconds; and while other processes
+        do the same, for they would measure each other.
 
         Raises:
             ModelLoadError: As ``Session`` does; the same model loads once more, for all threads.
             InferenceError: It can't run.
         """
-        if self.first.device != "cpu":
-            self._measure_on_gpus()
-            return
+        with own_turn(self._options.turns):
+            if self.first.device == "cpu":
+                self._measure_on_cpu(model, config)
+            else:
+                self._measure_on_gpus()
+
+    def _measure_on_cpu(self, model: bytes, config: ModelConfig | None) -> None:
         size, options = self.first.metadata.input, self._options
         cap = options.plan.max_batch_size or MAX_BATCH_SIZE
         self.timings = time_runs(self.first.run, size.height, size.width, cap)

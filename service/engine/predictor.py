@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import deque
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 from service.engine import heap
 from service.engine.admission import Admission, AdmissionLimits
-from service.engine.batcher import Flow, Receipt, Ticket
+from service.engine.batcher import Receipt, Served
 from service.engine.decoding import Decoding, DecodingOptions
+from service.engine.devices import parse_devices
 from service.engine.errors import (
     DeadlineExceededError,
     ImageError,
@@ -21,18 +21,19 @@ from service.engine.errors import (
     RequestTooLargeError,
     ServiceError,
 )
+from service.engine.gauges import Look
 from service.engine.images import Chunk, Images, ImageStream
 from service.engine.lanes import Lanes
 from service.engine.metrics import Account, Metrics
+from service.engine.pipeline import Part, Pipeline
 from service.engine.ranking import Ranked, Ranking, join, rank, rank_one
 from service.engine.repository import ModelRepository, ReadyVersion, RepositoryOptions
+from service.engine.session import Prediction
+
+_Answer = TypeVar("_Answer")
 
 # Ranking this many probabilities takes about a millisecond; more would hold up the event loop.
 _RANK_ON_LOOP = 20_000
-# Images of a large request that are decoded and queued together.
-_CHUNK = 64
-# A large request has so many batches in work a lane: one that runs, and one to go on with.
-_BATCHES_AHEAD = 2
 _BYTES_A_RANK = 8
 
 
@@ -44,11 +45,12 @@ class EngineOptions:
     admission: AdmissionLimits
     decode: DecodingOptions
     request_timeout_s: float
+    run_timeout_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The answer to a request of N images.
+    """The answer to a request of N images, or to N consecutive images of it.
 
     Attributes:
         count: N.
@@ -56,6 +58,7 @@ class Outcome:
         errors: What is wrong with each bad one, by its index in the request.
         decode_s: Time spent on decoding, of a large request beside its runs.
         receipt: What became of its images in the engine; None where there is no good one.
+        start: Index in the request of the first.
     """
 
     count: int
@@ -63,36 +66,22 @@ class Outcome:
     errors: dict[int, ImageError]
     decode_s: float
     receipt: Receipt | None
+    start: int = 0
 
 
-@dataclass
-class _Progress:
-    """A request of many images on its way."""
+@dataclass(frozen=True)
+class Inferred:
+    """What a network gives for the N images of a request.
 
-    flow: Flow
-    skip_errors: bool
-    count: int = 0
-    decode_s: float = 0.0
-    errors: dict[int, ImageError] = field(default_factory=dict)
-    rankings: list[Ranking] = field(default_factory=list)
-    receipts: list[Receipt] = field(default_factory=list)
-    in_work: deque[Ticket] = field(default_factory=deque)
-    images_in_work: int = 0
-    count_done: int = 0
+    Attributes:
+        prediction: Logits and probabilities, float32 [N, C] each.
+        decode_s: Time spent on decoding, of a large request beside its runs.
+        receipt: What became of its images in the engine.
+    """
 
-    @property
-    def failed(self) -> bool:
-        return bool(self.errors) and not self.skip_errors
-
-    def outcome(self) -> Outcome:
-        receipts = self.receipts
-        receipt = None
-        if receipts:
-            largest = max(receipt.batch_size for receipt in receipts)
-            run_s = sum(receipt.run_s for receipt in receipts)
-            receipt = Receipt(largest, receipts[0].queue_s, run_s)
-        ranking = join(self.rankings) if self.rankings else None
-        return Outcome(self.count, ranking, self.errors, self.decode_s, receipt)
+    prediction: Prediction
+    decode_s: float
+    receipt: Receipt
 
 
 class Predictor:
@@ -105,9 +94,11 @@ class Predictor:
         self.metrics = metrics or Metrics()
         self.admission = Admission(options.admission)
         self._decoding = Decoding(options.decode)
-        self.lanes = Lanes(options.models.instances.lanes)
+        self.lanes = Lanes(options.models.instances.lanes, options.run_timeout_s)
+        self._pipeline = Pipeline(self.admission, self._decoding, self.lanes)
         self.repository = ModelRepository(options.models, self.metrics)
         self.metrics.watch(lambda: self.admission.images)
+        self.metrics.gauges.watch(self._look)
 
     async def predict(
         self,
@@ -136,11 +127,116 @@ class Predictor:
             InferenceError: The session failed.
             InputError: The stream turned out to be wrong.
         """
-        timeout_s = timeout_s or self._options.request_timeout_s
         account = Account()
+        work = self._predict(model, images, k, skip_errors, account)
+        outcome = await self._accounted(model, account, work, timeout_s)
+        model.metrics.answered(outcome.count, outcome.errors)
+        return outcome
+
+    async def infer(
+        self, model: ReadyVersion, images: Chunk, *, timeout_s: float | None = None
+    ) -> Inferred:
+        """Give what the network gives. Cancelling this drops all work that has not begun.
+
+        Args:
+            model: As found in the repository.
+            images: N >= 1 images.
+            timeout_s: Time for all of them; None: as configured.
+
+        Raises:
+            ServiceError: As ``predict`` does.
+        """
+        account = Account()
+        inferred = await self._accounted(
+            model, account, self._infer(model, images, account), timeout_s
+        )
+        model.metrics.answered(len(images), {})
+        return inferred
+
+    async def predict_in_parts(
+        self,
+        model: ReadyVersion,
+        images: Images,
+        k: int,
+        tell: Callable[[Outcome], Awaitable[None]],
+        *,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Classify images and tell the results bit by bit, in order, the bad ones as errors.
+
+        Args:
+            model: As found in the repository.
+            images: N >= 1 images, all at once or as a stream.
+            k: Classes an image.
+            tell: Awaited with every bit; no more than a few batches run ahead of it.
+            timeout_s: Time for all of them; None: as configured, from each bit to the next.
+
+        Raises:
+            ServiceError: As ``predict`` does, but for errors of images.
+        """
+        account = Account()
+        patience_s = self._options.request_timeout_s
+        deadline = asyncio.timeout(timeout_s or patience_s)
+
+        async def keep(part: Part, served: Served | None) -> None:
+            ranking = await self._rank(served, k) if served else None
+            receipt = served.receipt if served else None
+            await tell(
+                Outcome(part.count, ranking, part.errors, part.decode_s, receipt, part.start)
+            )
+            model.metrics.answered(part.count, part.errors)
+            account.received -= part.count
+            account.ran -= part.count - len(part.errors)
+            for index in part.errors:
+                del progress.errors[index]
+            if timeout_s is None:
+                deadline.reschedule(asyncio.get_running_loop().time() + patience_s)
+
+        progress = self._pipeline.begin_many(model, images, account, skip_errors=True, prompt=True)
+        work = self._pipeline.run_many(model, images, progress, keep)
+        await self._accounted(model, account, work, timeout_s, deadline)
+
+    @property
+    def request_timeout_s(self) -> float:
+        """Time for a request that doesn't say how long it waits."""
+        return self._options.request_timeout_s
+
+    def close(self) -> None:
+        """Let the threads end once they are idle, and a refresh that is under way."""
+        self.repository.close()
+        self._decoding.close()
+        self.lanes.close()
+
+    def _look(self) -> Look:
+        ready = [
+            entry.ready
+            for versions in self.repository.catalog.values()
+            for entry in versions.values()
+            if entry.ready is not None
+        ]
+        idle = len(self.lanes.idle)
+        devices = {device for one in ready for device in parse_devices(one.instances.device).each}
+        return Look(
+            {(one.name, one.version): one.batcher.waiting for one in ready},
+            self.lanes.count - idle,
+            idle,
+            self.lanes.lost,
+            frozenset(device.index for device in devices if device.kind != "cpu"),
+        )
+
+    async def _accounted(
+        self,
+        model: ReadyVersion,
+        account: Account,
+        work: Coroutine[Any, Any, _Answer],
+        timeout_s: float | None,
+        deadline: asyncio.Timeout | None = None,
+    ) -> _Answer:
+        """Do the work of a request in its time, and count what becomes of it if it fails."""
+        timeout_s = timeout_s or self._options.request_timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                outcome = await self._outcome(model, images, k, skip_errors, account)
+            async with deadline or asyncio.timeout(timeout_s):
+                return await work
         except ServiceError as error:
             model.metrics.failed(account, error)
             raise
@@ -154,138 +250,80 @@ class Predictor:
                 hint="Send fewer images in one request, retry later, or allow more time with"
                 " X-Request-Timeout or request_timeout_s.",
             ) from None
-        model.metrics.answered(outcome.count, outcome.errors)
-        return outcome
 
-    def close(self) -> None:
-        """Let the threads end once they are idle, and a refresh that is under way."""
-        self.repository.close()
-        self._decoding.close()
-        self.lanes.close()
-
-    async def _outcome(
+    async def _predict(
         self, model: ReadyVersion, images: Images, k: int, skip_errors: bool, account: Account
     ) -> Outcome:
         if not isinstance(images, ImageStream) and len(images) == 1:
-            outcome = await self._predict_one(model, images, k, account)
+            part, served = await self._pipeline.run_one(model, images, account)
+            ranking = rank_one(served.prediction.probabilities, k) if served else None
+            receipt = served.receipt if served else None
+            outcome = Outcome(1, ranking, part.errors, part.decode_s, receipt)
         else:
             outcome = await self._predict_many(model, images, k, skip_errors, account)
         if outcome.errors and not skip_errors:
-            if outcome.count == 1:
-                raise outcome.errors[0]
-            raise InvalidImagesError(outcome.errors, of=outcome.count)
+            _raise_bad(outcome.errors, outcome.count)
         return outcome
-
-    async def _predict_one(
-        self, model: ReadyVersion, images: Chunk, k: int, account: Account
-    ) -> Outcome:
-        size = model.metadata.input
-        account.received = 1
-        self.admission.enter(1, size.pixel_bytes)
-        account.admitted = True
-        try:
-            started_s = time.perf_counter()
-            pixels, errors = await self._decoding.pixels(images, size)
-            decode_s = time.perf_counter() - started_s
-            model.metrics.decoded(decode_s)
-            if errors:
-                account.bad = errors
-                return Outcome(1, None, errors, decode_s, None)
-            ticket = self.lanes.put(model.batcher, pixels, Flow())
-            try:
-                served = await ticket.answer
-            finally:
-                account.ran = 1 - self.lanes.withdraw(model.batcher, ticket)
-        finally:
-            self.admission.leave(1, size.pixel_bytes)
-        ranking = rank_one(served.prediction.probabilities, k)
-        return Outcome(1, ranking, errors, decode_s, served.receipt)
 
     async def _predict_many(
         self, model: ReadyVersion, images: Images, k: int, skip_errors: bool, account: Account
     ) -> Outcome:
-        """Decode, queue and rank bit by bit, so that only some images are in work at a time."""
-        plan = model.batcher.plan
-        window = max(_CHUNK, _BATCHES_AHEAD * self.lanes.count * plan.batch_size)
-        large = isinstance(images, ImageStream) or len(images) > plan.small_batch_size
-        flow = Flow(large=large)
-        progress = _Progress(flow, skip_errors)
-        account.bad = progress.errors
-        if not isinstance(images, ImageStream):
-            account.received = len(images)
-        try:
-            async for chunk in _chunks(images, self._chunk_size(model, images)):
-                account.received = max(account.received, progress.count + len(chunk))
-                await self._begin(model, chunk, progress, account)
-                while progress.images_in_work > window and not progress.failed:
-                    await self._end_one(progress, k)
-            while progress.in_work and not progress.failed:
-                await self._end_one(progress, k)
-        finally:
-            account.ran = progress.count_done
-            for ticket in progress.in_work:
-                left = self.lanes.withdraw(model.batcher, ticket)
-                account.ran += len(ticket.images) - left
-        return progress.outcome()
+        rankings: list[Ranking] = []
+        receipts: list[Receipt] = []
+        decode_s = 0.0
 
-    def _chunk_size(self, model: ReadyVersion, images: Images) -> int:
-        limits = self.admission.limits
-        in_memory = limits.pixel_bytes // model.metadata.input.pixel_bytes
-        # Pixels that lie in memory anyway cost nothing more while they wait.
-        wanted = 4 * _CHUNK if isinstance(images, np.ndarray) else _CHUNK
-        return max(1, min(wanted, limits.images, in_memory))
+        async def keep(part: Part, served: Served | None) -> None:
+            nonlocal decode_s
+            decode_s += part.decode_s
+            if served is None or progress.failed:
+                return
+            ranking = await self._rank(served, k)
+            rankings.append(ranking)
+            receipts.append(served.receipt)
+            self._check_answer(progress.count * ranking.class_ids.shape[1])
 
-    async def _begin(
-        self, model: ReadyVersion, chunk: Chunk, progress: _Progress, account: Account
-    ) -> None:
-        """Let some images in, decode and queue them."""
-        size, count = model.metadata.input, len(chunk)
-        if progress.count:
-            await self.admission.enter_later(count, count * size.pixel_bytes)
-        else:
-            self.admission.enter(count, count * size.pixel_bytes)
-            account.admitted = True
-        begun = 0
-        try:
-            started_s = time.perf_counter()
-            pixels, errors = await self._decoding.pixels(chunk, size)
-            decode_s = time.perf_counter() - started_s
-            progress.decode_s += decode_s
-            model.metrics.decoded(decode_s)
-            for index, error in errors.items():
-                progress.errors[progress.count + index] = error
-            progress.count += count
-            begun = len(pixels)
-            if progress.failed:
-                begun = 0  # the rest is read only to say which others are bad
-            if begun:
-                ticket = self.lanes.put(model.batcher, pixels, progress.flow)
-                # When they are done and not when they are collected: this very request may wait
-                # for their place.
-                leaving = begun, begun * size.pixel_bytes
-                ticket.answer.add_done_callback(lambda _: self.admission.leave(*leaving))
-                progress.in_work.append(ticket)
-                progress.images_in_work += begun
-        finally:
-            left = count - begun
-            if left:
-                self.admission.leave(left, left * size.pixel_bytes)
+        progress = self._pipeline.begin_many(model, images, account, skip_errors=skip_errors)
+        await self._pipeline.run_many(model, images, progress, keep)
+        ranking = join(rankings) if rankings else None
+        receipt = _sum(receipts) if receipts else None
+        return Outcome(progress.count, ranking, progress.errors, decode_s, receipt)
 
-    async def _end_one(self, progress: _Progress, k: int) -> None:
-        """Wait for the images that were queued first, and keep of them what will be told."""
-        served = await progress.in_work[0].answer
-        done = len(progress.in_work.popleft().images)
-        progress.images_in_work -= done
-        progress.count_done += done
+    async def _infer(self, model: ReadyVersion, images: Chunk, account: Account) -> Inferred:
+        if len(images) == 1:
+            part, served = await self._pipeline.run_one(model, images, account)
+            if served is None:
+                _raise_bad(part.errors, 1)
+            return Inferred(served.prediction, part.decode_s, served.receipt)
+        done: list[Served] = []
+        decode_s = 0.0
+
+        async def keep(part: Part, served: Served | None) -> None:
+            nonlocal decode_s
+            decode_s += part.decode_s
+            if served is not None and not progress.failed:
+                done.append(served)
+                self._check_answer(progress.count * served.prediction.logits.shape[1])
+
+        progress = self._pipeline.begin_many(model, images, account, skip_errors=False)
+        await self._pipeline.run_many(model, images, progress, keep)
+        if progress.errors:
+            _raise_bad(progress.errors, progress.count)
+        prediction = Prediction(
+            np.concatenate([served.prediction.logits for served in done]),
+            np.concatenate([served.prediction.probabilities for served in done]),
+        )
+        return Inferred(prediction, decode_s, _sum([served.receipt for served in done]))
+
+    async def _rank(self, served: Served, k: int) -> Ranking:
         probabilities = served.prediction.probabilities
         if probabilities.size <= _RANK_ON_LOOP:
-            ranking = rank(probabilities, k)
-        else:
-            loop = asyncio.get_running_loop()
-            ranking = await loop.run_in_executor(self._decoding.pool, rank, probabilities, k)
-        progress.rankings.append(ranking)
-        progress.receipts.append(served.receipt)
-        kept_bytes = progress.count * ranking.class_ids.shape[1] * _BYTES_A_RANK
+            return rank(probabilities, k)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._decoding.pool, rank, probabilities, k)
+
+    def _check_answer(self, values: int) -> None:
+        """Refuse an answer that would take too much memory, with so many classes in all so far."""
+        kept_bytes = values * _BYTES_A_RANK
         limit = self.admission.limits.pixel_bytes
         if kept_bytes > limit:
             raise RequestTooLargeError(
@@ -294,12 +332,13 @@ class Predictor:
             )
 
 
-async def _chunks(images: Images, size: int) -> AsyncIterator[Chunk]:
-    """Images in bits of at most ``size``."""
-    if isinstance(images, ImageStream):
-        async for chunk in images.chunks:
-            for start in range(0, len(chunk), size):
-                yield chunk[start : start + size]
-        return
-    for start in range(0, len(images), size):
-        yield images[start : start + size]
+def _raise_bad(errors: dict[int, ImageError], count: int) -> NoReturn:
+    if count == 1:
+        raise errors[0]
+    raise InvalidImagesError(errors, of=count)
+
+
+def _sum(receipts: list[Receipt]) -> Receipt:
+    largest = max(receipt.batch_size for receipt in receipts)
+    run_s = sum(receipt.run_s for receipt in receipts)
+    return Receipt(largest, receipts[0].queue_s, run_s)

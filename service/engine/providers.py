@@ -24,6 +24,7 @@ from service.engine import tensorrt
 from service.engine.devices import CPU, Device
 from service.engine.errors import DeviceError, ModelLoadError
 from service.engine.gpu import GpuGraph, GpuOptions, bindable, try_zeros
+from service.engine.interrupt import InterruptibleSession
 
 CPU_PROVIDER = "CPUExecutionProvider"
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -286,7 +287,7 @@ def _create(
     source = model if isinstance(model, bytes) else str(model)
     try:
         # Without its fallback, which would print on standard output and hide what runs.
-        return ort.InferenceSession(source, settings, providers=providers, enable_fallback=0)
+        return InterruptibleSession(source, settings, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's own classes share no base
         raise ModelLoadError(
             f"ONNX Runtime can't load the model ({type(error).__name__}): {_brief(error)}.",

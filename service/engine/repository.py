@@ -9,30 +9,28 @@ version is replaced or removed.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.engine import heap
 from service.engine.batcher import Batcher
-from service.engine.bundle import Bundle, Stamp, read_bundle, take_stamp, unchanged
-from service.engine.digest import check_digest
+from service.engine.bundle import Stamp, take_stamp, unchanged
 from service.engine.errors import (
     DeviceError,
-    ModelLoadError,
     ModelNotFoundError,
     ModelNotReadyError,
     ServiceError,
     VersionNotFoundError,
 )
-from service.engine.golden import replay_golden_images
 from service.engine.instances import InstanceOptions, Instances
+from service.engine.loading import Loader, load_failure
 from service.engine.metrics import Metrics, VersionMetrics
-from service.engine.onnx_file import check_model_file
-from service.engine.probe import Probe, Tried
 from service.engine.scan import scan
 from service.engine.session import Session
+from service.engine.unloaded import Unloaded
 from service.metadata import MODEL_FILE, ModelMetadata
 
 # What kept a file from loading may pass without the file changing: memory, open files, a device.
@@ -48,15 +46,21 @@ class RepositoryOptions:
 
     Attributes:
         root: The folder.
-        default_model: Answers requests that name no model; None: the first by name.
+        default_model: Answers requests that name no model; None: the first by name that can.
         instances: How files are loaded.
         probe: Try every file in a process of its own before it is loaded here.
+        model_name: Serves a folder of one model under this name (``service.engine.scan``).
+        shared: A folder in which several workers agree on what is unloaded; None: there is one.
+        strict_readiness: The service is ready only if every model that was there at the start is.
     """
 
     root: Path
     default_model: str | None
     instances: InstanceOptions
     probe: bool = True
+    model_name: str | None = None
+    shared: Path | None = None
+    strict_readiness: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,72 +114,124 @@ class Entry:
 
 Catalog = Mapping[str, Mapping[int, Entry]]
 
+# In the place of every version of a model that was unloaded on demand.
+UNLOADED = Entry(
+    (),
+    None,
+    ModelNotReadyError("It was unloaded.", hint="It is served again when it is loaded."),
+)
+
 
 class ModelRepository:
-    """Loads, holds and swaps model versions."""
+    """Loads, holds and swaps model versions.
+
+    Attributes:
+        catalog: Every version of every model, as far as they have been looked at.
+        loading: Versions that are being loaded, or wait for it.
+        unloaded: Models that are left out, see ``service.engine.control``.
+    """
 
     def __init__(self, options: RepositoryOptions, metrics: Metrics | None = None) -> None:
         """Serve a folder; nothing is loaded before ``refresh``."""
         self._metrics = metrics or Metrics()
         self.root = options.root
         self.catalog: Catalog = {}
+        self.loading: frozenset[tuple[str, int]] = frozenset()
+        self.unloaded = Unloaded(options.shared and options.shared / "unloaded")
+        self._refreshing, self._swapping = threading.Lock(), threading.Lock()
         self._options = options
-        self._instances = options.instances
-        self._device_settled = False
-        self._probe = Probe() if options.probe else None
+        self._loader = Loader(options.instances, probe=options.probe)
         self._required: frozenset[str] | None = None
         self._skipped: set[Path] = set()
         self._changed = False
+        self._closed = False
 
-    def refresh(self) -> None:
+    def refresh(self, retry: str | None = None) -> None:
         """Load what is new or changed, let go of what is gone. Blocks; call it in a thread.
 
         A version that can't be loaded is logged and kept in the catalog with its error.
+
+        Args:
+            retry: A model of which failed versions are tried again at once.
 
         Raises:
             OSError: The folder can't be read; what is loaded goes on serving.
             DeviceError: The demanded device can't be used.
         """
-        before = _all_ready(self.catalog)
-        try:
-            self._refresh()
-        finally:
-            if self._probe:
-                self._probe.rest()
-            # Once more a look later: a version that has just gone may still have work.
-            changed = _all_ready(self.catalog) != before
-            if changed or self._changed:
-                heap.release()
-            self._changed = changed
+        with self._refreshing:
+            before = _all_ready(self.catalog)
+            try:
+                self._refresh(retry)
+            finally:
+                self.loading = frozenset()
+                self._loader.rest()
+                # Once more a look later: a version that has just gone may still have work.
+                changed = _all_ready(self.catalog) != before
+                if changed or self._changed:
+                    heap.release()
+                self._changed = changed
 
     def close(self) -> None:
         """Let a refresh that is under way come to its end soon. Safe from another thread."""
-        if self._probe:
-            self._probe.close()
+        self._closed = True
+        self._loader.close()
 
-    def _refresh(self) -> None:
+    def serve_rest(self) -> None:
+        """Take out of the catalog what was unloaded."""
+        self._swap()
+        self._changed = True
+
+    def _swap(self, new: Catalog | None = None) -> None:
+        """Serve another catalog, or the same, without what was unloaded meanwhile."""
+        with self._swapping:
+            unloaded = self.unloaded.names()
+            self.catalog = {
+                name: dict.fromkeys(versions, UNLOADED) if name in unloaded else versions
+                for name, versions in (self.catalog if new is None else new).items()
+            }
+            self._metrics.serve(
+                (name, version, entry.ready.digest, entry.ready.session.provider)
+                for name, versions in self.catalog.items()
+                for version, entry in versions.items()
+                if entry.ready
+            )
+            self._metrics.keep(
+                (name, version) for name, versions in self.catalog.items() for version in versions
+            )
+
+    def _refresh(self, retry: str | None) -> None:
         old = self.catalog
         new: dict[str, dict[int, Entry]] = {}
-        found, skipped, unreadable = scan(self.root)
+        found, skipped, unreadable = scan(self.root, self._options.model_name)
         for path in sorted(skipped - self._skipped):
             _logger.warning("%r is no readable <name>/<version>/%s", str(path), MODEL_FILE)
         self._skipped = skipped
         for name in unreadable & old.keys():
             new[name] = dict(old[name])  # what is loaded goes on serving
+        unloaded = self.unloaded.names()
+        known = {
+            (name, version): entry
+            for name, versions in old.items()
+            for version, entry in versions.items()
+            if entry is not UNLOADED
+        }
+        self.loading = frozenset(
+            (name, version)
+            for name, version, _ in found
+            if (name, version) not in known and name not in unloaded
+        )
         for name, version, path in found:
-            entry = self._entry(name, version, path, old.get(name, {}).get(version))
+            entry: Entry | None = UNLOADED
+            if name not in unloaded:
+                entry = self._entry(name, version, path, known.get((name, version)), retry == name)
+            if self._closed:
+                return
             if entry is not None:
                 new.setdefault(name, {})[version] = entry
         for name, versions in old.items():
             for version in versions.keys() - new.get(name, {}).keys():
                 _logger.info("model %s version %d is gone", name, version)
-        self.catalog = new
-        self._metrics.serve(
-            (name, version, entry.ready.digest, entry.ready.session.provider)
-            for name, versions in new.items()
-            for version, entry in versions.items()
-            if entry.ready
-        )
+        self._swap(new)
         if self._required is None:
             default = self._options.default_model
             self._required = frozenset(new) | ({default} if default else set())
@@ -186,14 +242,20 @@ class ModelRepository:
     def obstacle(self) -> str | None:
         """What keeps the service from being ready, or None.
 
-        Every model that was there at the start must answer, and the default, and there must be one.
-        A model that was removed is no longer asked for; the default always is.
+        There must be a model that answers, and the default must be one that does; strictly, so must
+        every model that was there at the start. A model that was removed or unloaded is no longer
+        asked for; the default is always to be there.
         """
         if self._required is None:
             return "models are being loaded"
         catalog, default = self.catalog, self._options.default_model
-        wanted = {name for name in self._required if name in catalog or name == default}
-        silent = sorted(name for name in wanted if not _ready_versions(catalog.get(name, {})))
+        required = self._required if self._options.strict_readiness else {default or ""}
+        wanted = {name for name in required if name in catalog or name == default}
+        silent = sorted(
+            name
+            for name in wanted
+            if not _ready_versions(found := catalog.get(name, {})) and not _is_unloaded(found)
+        )
         if silent:
             return f"can't answer: {', '.join(silent)}"
         if not any(_ready_versions(versions) for versions in catalog.values()):
@@ -204,7 +266,7 @@ class ModelRepository:
         """Choose the version that answers a request.
 
         Args:
-            name: Wanted model; None takes the default, else the first by name.
+            name: Wanted model; None takes the default, else the first by name that can answer.
             version: Wanted version; None takes the highest that is ready.
 
         Raises:
@@ -213,7 +275,9 @@ class ModelRepository:
             ModelNotReadyError: It is there but can't answer.
         """
         if name is None:
-            name = self._options.default_model or min(self.catalog, default=None)
+            served = {one: found for one, found in self.catalog.items() if not _is_unloaded(found)}
+            answering = [one for one, found in served.items() if _ready_versions(found)]
+            name = self._options.default_model or min(answering or served, default=None)
         if name is None:
             raise ModelNotReadyError(
                 "No model is loaded.", hint=f"Put one at <name>/<version>/{MODEL_FILE}."
@@ -226,6 +290,8 @@ class ModelRepository:
                 hint=f"Its versions are {', '.join(map(str, sorted(versions)))}.",
             )
         chosen = ready.get(max(ready, default=0) if version is None else version)
+        if chosen is None and _is_unloaded(versions):
+            raise ModelNotReadyError(f"Model {name!r} was unloaded.", hint="Load it first.")
         if chosen is None:
             raise ModelNotReadyError(
                 f"Model {name!r} has no version that can answer."
@@ -254,23 +320,28 @@ class ModelRepository:
             )
         return catalog[name]
 
-    def _entry(self, name: str, version: int, path: Path, before: Entry | None) -> Entry | None:
+    def _entry(
+        self, name: str, version: int, path: Path, before: Entry | None, retry: bool
+    ) -> Entry | None:
         again = before is not None and unchanged(before.stamp)
-        if before and again and time.monotonic() < before.retry_at_s:
+        early = before is not None and time.monotonic() < before.retry_at_s
+        if again and early and not (retry and before and before.error):
             return before
         try:
             stamp = take_stamp(path)
         except FileNotFoundError:
             return None  # removed since the scan
         except OSError as error:
-            return before or Entry(((path, None),), None, _unreadable(error))
+            return before or Entry(((path, None),), None, load_failure(error))
         try:
             ready = self._load(name, version, path)
         except DeviceError:
             raise
         except Exception as error:  # whatever one file does, the others are served
+            if self._closed:
+                return before  # it was interrupted, and nothing is wrong with it
             self._metrics.load(name, version, succeeded=False)
-            failure = error if isinstance(error, ServiceError) else _broken(error)
+            failure = load_failure(error)
             _logger.error(
                 "model %s version %d is not served: %s %s",
                 name,
@@ -287,68 +358,28 @@ class ModelRepository:
         return Entry(stamp, ready, None)
 
     def _load(self, name: str, version: int, path: Path) -> ReadyVersion:
-        tried = self._probe.try_out(path) if self._probe else None
-        bundle = read_bundle(path)
-        if tried is None:
-            check_model_file(bundle.model)
-        elif tried != Tried(bundle.digest, bundle.config_digest):
-            raise ModelLoadError(
-                "The file changed while it was being loaded.", hint="It is loaded again at once."
-            )
-        instances = self._open(bundle)
-        if check_digest(bundle.model, instances.first.metadata.file_digest) == "differs":
-            raise ModelLoadError(
-                "The file was changed after it was written: its digest differs.",
-                hint="Copy or export it again.",
-            )
-        differences = [replay_golden_images(session) for session in instances.sessions]
-        instances.measure(bundle.model, bundle.config)
-        metrics = self._metrics.version(name, version)
+        loaded = self._loader.load(path)
+        made, metrics = loaded.instances, self._metrics.version(name, version)
+        metrics.predictions.name(made.first.metadata.labels)
         return ReadyVersion(
             name=name,
             version=version,
-            digest=bundle.digest,
-            instances=instances,
-            golden_difference=max((d for d in differences if d is not None), default=None),
-            batcher=Batcher(instances.run, instances.plan, metrics),
+            digest=loaded.digest,
+            instances=made,
+            golden_difference=loaded.golden_difference,
+            batcher=Batcher(made.run, made.plan, metrics, replaceable=made.replaceable),
             metrics=metrics,
-            config_digest=bundle.config_digest,
+            config_digest=loaded.config_digest,
         )
-
-    def _open(self, bundle: Bundle) -> Instances:
-        """Load a file on the device that the first file settled.
-
-        A later file that fails there is that file's trouble (too large for the memory that is
-        left, say): it neither ends the service nor silently goes to the CPU.
-        """
-        try:
-            instances = Instances(bundle.model, self._instances, bundle.config)
-        except DeviceError as error:
-            if self._device_settled:
-                raise ModelLoadError(error.detail, hint=error.hint) from error
-            raise
-        sessions = replace(self._instances.sessions, device=instances.device)
-        self._instances = replace(self._instances, sessions=sessions)
-        self._device_settled = True
-        return instances
 
 
 def _ready_versions(versions: Mapping[int, Entry]) -> dict[int, ReadyVersion]:
     return {number: e.ready for number, e in versions.items() if e.ready is not None}
 
 
+def _is_unloaded(versions: Mapping[int, Entry]) -> bool:
+    return any(entry is UNLOADED for entry in versions.values())
+
+
 def _all_ready(catalog: Catalog) -> list[ReadyVersion | None]:
     return [entry.ready for versions in catalog.values() for entry in versions.values()]
-
-
-def _unreadable(error: OSError) -> ModelLoadError:
-    return ModelLoadError(
-        f"The file can't be read: {error.strerror}.", hint="Check its permissions."
-    )
-
-
-def _broken(error: Exception) -> ModelLoadError:
-    return ModelLoadError(
-        f"The file can't be loaded ({type(error).__name__}).",
-        hint="The file is damaged; export it again.",
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,13 @@ from pydantic import ValidationError
 
 from service.engine import providers
 from service.engine.devices import parse_devices
-from service.engine.errors import DeviceError, InferenceError, ModelLoadError
+from service.engine.errors import (
+    DeviceError,
+    DeviceLostError,
+    InferenceError,
+    ModelLoadError,
+    OutOfMemoryError,
+)
 from service.engine.foreign import ForeignGraph
 from service.engine.gpu import GpuGraph, GpuOptions
 from service.engine.providers import Opened, open_on_cpu, open_on_gpu
@@ -33,6 +40,11 @@ CPU_PROVIDER = providers.CPU_PROVIDER
 CUDA_PROVIDER = providers.CUDA_PROVIDER
 # Words of CUDA, cuDNN and ONNX Runtime's arena.
 _OUT_OF_MEMORY = ("out of memory", "failed to allocate", "available memory of", "alloc_failed")
+# ONNX Runtime writes "CUDA failure 700: an illegal memory access was encountered". After these
+# errors every later call of the process fails too (CUDA Runtime API, cudaError): no device (100,
+# 101), ECC and bus errors (214, 220), a context that is destroyed or broken (700, 709 to 719), and
+# what nobody can say more of (46, 802, 999).
+_DEVICE_LOST = re.compile(r"cuda failure (46|100|101|214|220|700|709|71\d|802|999)\b")
 _logger = logging.getLogger(__name__)
 
 
@@ -115,7 +127,9 @@ class Session:
             images: RGB pixels, uint8 [N, height, width, 3], N >= 1, of the metadata's size.
 
         Raises:
-            InferenceError: ONNX Runtime failed.
+            OutOfMemoryError: There was not enough memory.
+            DeviceLostError: The GPU has failed for good.
+            InferenceError: ONNX Runtime failed otherwise.
         """
         try:
             if self._foreign is not None:
@@ -185,8 +199,13 @@ def _open(model: bytes | Path, options: SessionOptions) -> Opened:
 
 def _failure(error: Exception, count: int) -> InferenceError:
     text = str(error).lower()
+    if _DEVICE_LOST.search(text):
+        return DeviceLostError(
+            f"The GPU failed on a batch of {count} images.",
+            hint="The process has to be started again, which /healthz says; see also nvidia-smi.",
+        )
     if any(words in text for words in _OUT_OF_MEMORY):
-        return InferenceError(
+        return OutOfMemoryError(
             f"There was no memory left for a batch of {count} images.",
             hint="Lower max_batch_size or instances; on a GPU see also gpu_memory_mib.",
         )

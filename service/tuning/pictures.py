@@ -1,4 +1,4 @@
-"""The pictures that are sent: people's own, or drawn from a seed."""
+"""The pictures that are sent where people name none of their own, drawn from a seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MAX_PICTURES = 256  # they are held in memory
 _DRAWN = 64
 _SEED = 20261121
 _QUALITY = 80
@@ -22,22 +21,6 @@ def draw_pictures(folder: Path, height: int, width: int) -> list[Path]:
     for path in paths:
         path.write_bytes(_jpeg(_picture(rng, height, width)))
     return paths
-
-
-def find_pictures(where: Path) -> list[Path]:
-    """A file, or the files below a folder: at most ``MAX_PICTURES``, evenly taken.
-
-    Raises:
-        ValueError: There is none.
-    """
-    if where.is_file():
-        return [where]
-    files = (path for path in where.rglob("*") if path.is_file())
-    found = sorted(path for path in files if "/." not in f"/{path.relative_to(where)}")
-    if not found:
-        raise ValueError(f"images: there are none in {where}")
-    step = max(1.0, len(found) / MAX_PICTURES)
-    return [found[int(number * step)] for number in range(min(len(found), MAX_PICTURES))]
 
 
 def _picture(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:

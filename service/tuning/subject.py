@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.picture_files import find_pictures
 from service.tuning.measure import Bench, classify_path
-from service.tuning.pictures import draw_pictures, find_pictures
+from service.tuning.pictures import draw_pictures
 from service.tuning.server import Running
 from service.tuning.trials import Candidate
 

@@ -124,7 +124,7 @@ def test_answers_may_come_in_pieces():
 
 def test_an_answer_without_length_ends_the_load():
     with pytest.raises(LoadError, match="no length"):
-        load_on(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+        load_on(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok")
 
 
 def test_connections_that_are_closed_are_failures_and_opened_again():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from service.settings import Settings, load_settings
@@ -29,7 +31,7 @@ def test_every_setting_has_a_flag_and_an_environment_twin(monkeypatch, capsys):
 def test_wrong_values_and_unknown_keys_are_refused(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="port"):
         load_settings(["--port", "70000"], program="x")
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="there is no flag --no-such-flag"):
         load_settings(["--no-such-flag", "1"], program="x")
     config = tmp_path / "service.toml"
     config.write_text("prot = 1\n")
@@ -39,3 +41,24 @@ def test_wrong_values_and_unknown_keys_are_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("ADARESNET_CONFIG", str(tmp_path / "none.toml"))
     with pytest.raises(ValueError, match="no file"):
         load_settings([], program="x")
+
+
+def test_the_flags_of_kserve_are_other_names_of_ours(monkeypatch):
+    flags = ["--model_name=cats", "--model_dir=/mnt/models", "--http_port=8080"]
+    settings = load_settings(flags, program="x")
+    assert (settings.model_name, settings.port) == ("cats", 8080)
+    assert settings.models == Path("/mnt/models")
+    assert settings.host == "0.0.0.0"
+    for flag in ("--model-dir=x", "--http-port=1", "--model_dir", "--http_port"):
+        words = [flag] if "=" in flag else [flag, "1"]
+        assert load_settings(words, program="x").host == "0.0.0.0"
+    assert load_settings(["--model-name", "cats"], program="x").host == "127.0.0.1"
+    assert load_settings([*flags, "--host", "127.0.0.1"], program="x").host == "127.0.0.1"
+    monkeypatch.setenv("ADARESNET_HOST", "::1")
+    assert load_settings(flags, program="x").host == "::1"
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", "a b", "-a", "x" * 101])
+def test_a_model_name_must_be_one(name):
+    with pytest.raises(ValueError, match="model_name"):
+        load_settings([f"--model_name={name}"], program="x")

@@ -23,7 +23,7 @@ def serve(seat):
     seat.tie.recv(1)  # until the parent lets go
 
 def main(work, workers=2):
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(workers)]
+    listeners = [(socket.create_server(("127.0.0.1", 0)),) for _ in range(workers)]
     print("->", Supervisor(listeners, work, lambda number: print("dead:", number)).run())
 """
 

@@ -18,7 +18,7 @@ import pytest
 
 from service.engine.session import cuda_built_in
 from tests.conftest import ADARESNET, CLASSES, Exported, Server, draw, serving
-from tests.system.prometheus import eventually, images, requests, scrape, total
+from tests.system.prometheus import Series, eventually, images, requests, scrape, total
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
@@ -147,6 +147,26 @@ def test_any_worker_tells_the_totals_of_all(pair: Server, pictures):
         assert total(after, "adaresnet_model_info", model="colors") == 1
         assert total(after, "adaresnet_model_loads_total", result="succeeded") == 2
 
+    def predicted(series: Series) -> dict[str, float]:
+        name = "adaresnet_predictions_total"
+        found = {label: total(series, name, **{"class": label}) for label in CLASSES}
+        return found | {"all": total(series, name)}
+
+    # 100 red pictures alone, and 100 of each class together; counted some at a time.
+    eventually(lambda: predicted(scrape(pair.url))["all"] - predicted(before)["all"] == 400)
+    for _ in range(8):
+        after = scrape(pair.url)
+        gained_of = {
+            label: count - predicted(before)[label] for label, count in predicted(after).items()
+        }
+        assert gained_of == {"red": 200, "green": 100, "blue": 100, "all": 400}
+        assert total(after, "adaresnet_confidence_count") == predicted(after)["all"]
+        assert total(after, "adaresnet_queue_images") == 0
+        busy_or_idle = [total(after, "adaresnet_instances", state=one) for one in ("busy", "idle")]
+        assert sum(busy_or_idle) >= 2
+        assert total(after, "process_resident_memory_bytes") > 2**26
+        assert total(after, "process_cpu_seconds_total") > 0.1
+
 
 def test_a_worker_that_is_killed_is_replaced_and_harms_only_what_it_had(pair: Server, pictures):
     workers = children(pair.process.pid)
@@ -220,7 +240,7 @@ def test_sigterm_drains_every_worker_and_leaves_nothing_behind(exported, tmp_pat
 
 
 def test_workers_end_when_their_parent_is_killed(exported: Exported, tmp_path):
-    command = serve(exported, "--workers", "2", "--port", "0")
+    command = serve(exported, "--workers", "2", "--port", "0", "--log-format", "text")
     errors = tmp_path / "log"
     with errors.open("wb") as output:
         process = subprocess.Popen(command, stderr=output)

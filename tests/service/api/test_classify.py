@@ -336,7 +336,10 @@ def test_the_request_id_goes_through(client, rng):
 def test_the_examples_in_the_openapi_document_work(client):
     document = client.get("/openapi.json").json()
     body = document["paths"]["/v1/classify"]["post"]["requestBody"]["content"]
-    assert all(kind["examples"] for kind in body.values())
+    # Tools that send every example can't write these two as JSON; their schemas describe them.
+    without = {"application/x-npy", "application/x-ndjson"}
+    assert all(kind["examples"] for name, kind in body.items() if name not in without)
+    assert all(body[name]["schema"]["description"] for name in without)
     for kind in ("image/*", "application/octet-stream"):
         for example in body[kind]["examples"].values():
             assert post(client, example["value"].encode()).status_code == 200

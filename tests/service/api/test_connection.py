@@ -14,9 +14,10 @@ from typing import IO
 import numpy as np
 import pytest
 
-from service.api.connection import MAX_HEAD_BYTES, MAX_HEADERS
+from service.settings import Settings
 from tests.conftest import Server, draw
 
+MAX_HEAD_BYTES, MAX_HEADERS = Settings().max_head_bytes, Settings().max_headers
 HOST = b"Host: x\r\n"
 LIVE = b"GET /healthz HTTP/1.1\r\n" + HOST + b"\r\n"
 POST = b"POST /v1/classify?top_k=1 HTTP/1.1\r\n" + HOST
@@ -267,6 +268,21 @@ def test_an_offer_to_upgrade_without_a_body(talk, offer):
     assert talk.is_closed()
 
 
+@pytest.mark.parametrize(
+    "codings",
+    [
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: GZIP ,Chunked\r\n",
+    ],
+)
+def test_a_coding_besides_chunked_is_501(server, talk, picture, codings):
+    talk.say(POST + codings + b"\r\n" + chunks(picture) + b"0\r\n\r\n")
+    assert talk.hear().status == 501
+    assert talk.is_closed()
+    assert still_answers(server)
+
+
 def test_expect_100_continue(talk, picture):
     request = sized(picture, b"Expect: 100-continue\r\n")
     head, body = request[: -len(picture)], request[-len(picture) :]
@@ -285,6 +301,12 @@ def test_a_pipeline_is_answered_in_its_order(talk, picture):
     assert first.body.count(b'"label"') == 4000
     assert is_green(second)
     assert third.body == b'{"status":"ok"}'
+
+
+def test_a_long_pipeline_is_no_large_head(talk):
+    request = LIVE[:-2] + b"A: " + b"b" * 3000 + b"\r\n\r\n"
+    talk.say(request * 300)
+    assert [talk.hear().status for _ in range(300)] == [200] * 300
 
 
 def test_http_1_0(talk):

@@ -29,7 +29,7 @@ def scope(path: str, number: int) -> dict[str, Any]:
         "method": "GET",
         "path": path,
         "raw_path": path.encode(),
-        "state": {"request_id": f"id{number}"},
+        "state": {"request_id": f"id{number}", "trace_id": None},
     }
 
 

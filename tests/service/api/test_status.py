@@ -35,7 +35,9 @@ def test_unknown_model(client):
 def test_health(client):
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
-    assert client.head("/healthz").status_code == client.head("/readyz").status_code == 200
+    assert client.get("/startupz").json() == {"status": "started"}
+    for path in ("/healthz", "/readyz", "/startupz"):
+        assert client.head(path).status_code == 200
 
 
 def test_documentation(client):
@@ -47,5 +49,6 @@ def test_documentation(client):
         "application/octet-stream",
         "multipart/form-data",
         "application/json",
+        "application/x-ndjson",
         "application/x-npy",
     }

@@ -15,11 +15,13 @@ import pytest
 from service.engine.digest import BLANK_DIGEST, seal
 from service.engine.errors import (
     DeviceError,
+    ModelLoadError,
     ModelNotFoundError,
     ModelNotReadyError,
     VersionNotFoundError,
 )
 from service.engine.instances import InstanceOptions
+from service.engine.metrics import Metrics
 from service.engine.plan import PlanOptions
 from service.engine.probe import Probe, Tried
 from service.engine.repository import RETRY_S, ModelRepository, RepositoryOptions
@@ -309,10 +311,8 @@ def test_every_file_is_tried_in_a_process_of_its_own(root):
     assert error.detail.startswith("The file is no ONNX model, or a damaged one")
     repository.close()
     copy_version(root, 3)
-    repository.refresh()
-    error = repository.versions("colors")[3].error
-    assert error is not None
-    assert error.detail == "The service is stopping."
+    repository.refresh()  # begins nothing more
+    assert set(repository.versions("colors")) == {1, 2}
 
 
 def test_a_file_that_changes_between_trial_and_loading(root, monkeypatch):
@@ -332,6 +332,39 @@ def test_a_missing_default_is_not_ready(root):
         repository.find(None, None)
 
 
+def test_a_broken_model_keeps_only_strict_services_from_being_ready(root):
+    (root / "broken" / "1").mkdir(parents=True)
+    (root / "broken" / "1" / "model.onnx").write_bytes(b"broken")
+    for strict, default, obstacle in (
+        (False, None, None),
+        (False, "colors", None),
+        (False, "broken", "can't answer: broken"),
+        (True, None, "can't answer: broken"),
+    ):
+        repository = ModelRepository(
+            replace(options(root, default=default), strict_readiness=strict)
+        )
+        repository.refresh()
+        assert repository.obstacle == obstacle
+        if default is None:  # it would be the first by name
+            assert repository.find(None, None).name == "colors"
+
+
+def test_a_stop_is_no_failure_of_the_model_that_is_being_loaded(root, monkeypatch, caplog):
+    metrics = Metrics()
+    repository = ModelRepository(options(root), metrics)
+
+    def interrupted(*_: object) -> None:
+        repository.close()
+        raise ModelLoadError("The process that tries model files has ended.", hint="")
+
+    monkeypatch.setattr("service.engine.loading.read_bundle", interrupted)
+    repository.refresh()
+    assert repository.catalog == {}
+    assert caplog.text == ""
+    assert b"adaresnet_model_loads_total{" not in metrics.render()
+
+
 def test_a_model_removed_on_purpose_does_not_make_the_service_unready(root, repository):
     shutil.copytree(root / "colors", root / "second")
     repository.refresh()
@@ -347,7 +380,7 @@ def test_a_device_that_fails_later_is_the_files_trouble(root, repository, monkey
     def out_of_memory(*_: object) -> None:
         raise DeviceError("CUDA can't be used: out of memory.", hint="none")
 
-    monkeypatch.setattr("service.engine.repository.Instances", out_of_memory)
+    monkeypatch.setattr("service.engine.loading.Instances", out_of_memory)
     repository.refresh()
     assert repository.find("colors", None).version == 1
     error = repository.versions("colors")[2].error

@@ -1,0 +1,1 @@
+"""Who may call: API keys, tokens of an identity provider, scopes and rates."""

@@ -1,0 +1,1 @@
+"""Classify files by the million: find them, run them here, write what came out."""

@@ -1,0 +1,1 @@
+"""What ``adaresnet doctor`` looks at: machine, GPU, settings and models, each for itself."""

@@ -1,0 +1,1 @@
+"""Put a server under an open load and say how long its answers take."""

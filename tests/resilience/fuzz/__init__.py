@@ -1,0 +1,1 @@
+"""Mutated files and requests, drawn by Hypothesis, against a real service."""

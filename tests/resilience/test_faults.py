@@ -1,0 +1,48 @@
+"""Every fault with few rounds; ``make resilience`` runs them with many."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tests.resilience.__main__ import inject, main
+from tests.resilience.bench import Fault
+from tests.resilience.faults import EVERY
+from tests.resilience.ledger import Ledger
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+@pytest.mark.parametrize("fault", EVERY, ids=lambda fault: fault.name)
+def test_every_good_request_is_accounted_for(fault: Fault):
+    row = inject(fault, reduced=True)
+    if row.skipped:
+        pytest.skip(row.skipped)
+    assert not row.complaints, "\n".join(row.complaints)
+    assert row.ledger.right > 100
+
+
+def test_a_ledger_notices_what_never_ended():
+    ledger = Ledger()
+    ledger.begin()
+    assert ledger.complaints() == ["1 requests were begun and 0 have ended"]
+    ledger.answer()
+    assert not ledger.complaints()
+    for enter, word in ((ledger.lose, "lost"), (ledger.mistake, "wrong"), (ledger.fail, "5xx")):
+        ledger.begin()
+        enter("why")
+        assert f"{word}: why" in ledger.complaints()
+
+
+def test_a_fault_that_is_not_withstood_is_told(capsys):
+    def fails(bench):
+        bench.ledger.begin()
+        bench.ledger.mistake("a wrong answer")
+        raise AssertionError("this")
+
+    row = inject(Fault("none", "none", fails), reduced=True)
+    assert row.complaints == ["AssertionError: this", "wrong: a wrong answer"]
+    with pytest.raises(SystemExit):
+        main(["--only", "unheard-of"])
+    assert "unheard-of" in capsys.readouterr().err
