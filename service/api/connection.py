@@ -48,7 +48,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = self._unfinished_bytes = 0
         self._in_head = self._head_began = self._in_body = False
         self._waited_s = self._pause_s = 0.0  # for the head or the body, and for more of the body
-        self._received_bytes = self._seen_bytes = 0
+        self._received_bytes = self._received_before = self._seen_bytes = 0
         self._unsent_bytes, self._unsent_s = 0, 0.0
         self._idle_among: dict[Leaver, None] | None = None
         self._turned_away = self._told = False
@@ -110,7 +110,10 @@ class Connection(HttpToolsProtocol):
         elif self._in_body and not (self.flow.read_paused or self.pipeline):
             self._look_at_body(passed_s)
         unsent_bytes = self.transport.get_write_buffer_size()
-        if not unsent_bytes or unsent_bytes != self._unsent_bytes:
+        # Most clients read nothing before they have sent everything.
+        sends = self._in_body and self._received_bytes != self._received_before
+        self._received_before = self._received_bytes
+        if sends or not unsent_bytes or unsent_bytes != self._unsent_bytes:
             self._unsent_bytes, self._unsent_s = unsent_bytes, 0.0
         else:
             self._unsent_s += passed_s

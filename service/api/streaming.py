@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Send
 
 from service.api.answers import Headers, write_lines
-from service.engine.errors import DeadlineExceededError, ServiceError
+from service.engine.errors import ServiceError
 from service.engine.images import Images
 from service.engine.predictor import Outcome, Predictor
 from service.engine.repository import ReadyVersion
@@ -49,9 +49,7 @@ def wants_lines(accept: bytes) -> bool:
 class LinesAnswer:
     """Sends results to one client, in order, and no faster than it takes them."""
 
-    def __init__(
-        self, model: ReadyVersion, k: int, send: Send, headers: Headers, patience_s: float
-    ) -> None:
+    def __init__(self, model: ReadyVersion, k: int, send: Send, headers: Headers) -> None:
         """Begin with nothing sent.
 
         Args:
@@ -59,14 +57,12 @@ class LinesAnswer:
             k: Classes an image.
             send: Of ASGI.
             headers: Besides the content type.
-            patience_s: A client that takes nothing for so long is given up.
         """
         self.started = False
         self._model = model
         self._k = k
         self._send = send
         self._headers = [(b"content-type", NDJSON.encode()), *headers]
-        self._patience_s = patience_s
         self._unread: deque[Outcome] = deque()
         self._unread_classes = 0
         self._changed = asyncio.Event()
@@ -88,11 +84,7 @@ class LinesAnswer:
         self._changed.set()
 
     async def write(self) -> None:
-        """Send results until there are no more; to be run beside the reading.
-
-        Raises:
-            DeadlineExceededError: The client takes nothing.
-        """
+        """Send results until there are no more; to be run beside the reading."""
         sent = False
         while self._unread or not self._complete:
             if not self._unread:
@@ -119,18 +111,11 @@ class LinesAnswer:
         return good * classes + len(outcome.errors) * _CLASSES_OF_AN_ERROR
 
     async def _deliver(self, lines: bytes, *, begin: bool = False, last: bool = False) -> None:
-        try:
-            async with asyncio.timeout(self._patience_s):
-                if begin:
-                    start = {"type": "http.response.start", "status": 200, "headers": self._headers}
-                    await self._send(start)
-                body = {"type": "http.response.body", "body": lines, "more_body": not last}
-                await self._send(body)
-        except TimeoutError:
-            raise DeadlineExceededError(
-                f"The client took nothing of its answer for {self._patience_s:g} s.",
-                hint="Read the answer while sending the request.",
-            ) from None
+        # A client that takes nothing is given up by its connection (send_timeout_s).
+        if begin:
+            start = {"type": "http.response.start", "status": 200, "headers": self._headers}
+            await self._send(start)
+        await self._send({"type": "http.response.body", "body": lines, "more_body": not last})
 
 
 async def answer_in_lines(
@@ -161,7 +146,7 @@ async def answer_in_lines(
             error without an index.
         ClientDisconnect: The client hung up before anything was sent.
     """
-    answer = LinesAnswer(model, k, send, headers, predictor.request_timeout_s)
+    answer = LinesAnswer(model, k, send, headers)
     writing = asyncio.create_task(answer.write())
     predicting = asyncio.ensure_future(
         predictor.predict_in_parts(model, images, k, answer.tell, timeout_s=timeout_s)

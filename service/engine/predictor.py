@@ -196,11 +196,6 @@ class Predictor:
         work = self._pipeline.run_many(model, images, progress, keep)
         await self._accounted(model, account, work, timeout_s, deadline)
 
-    @property
-    def request_timeout_s(self) -> float:
-        """Time for a request that doesn't say how long it waits."""
-        return self._options.request_timeout_s
-
     def close(self) -> None:
         """Let the threads end once they are idle, and a refresh that is under way."""
         self.repository.close()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import concurrent.futures
 import contextlib
 import io
+import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -209,6 +212,42 @@ def test_sighup_replaces_all_workers_without_a_failed_request(pair: Server, pict
     assert load.wrong == []
     assert load.broken == 0
     eventually(lambda: requests(scrape(pair.url), status="200") - before == load.right)
+
+
+def test_a_connection_of_a_replaced_worker_ends_behind_an_answer_that_says_so(
+    pair: Server, pictures
+):
+    """An answer in lines that has begun can't say it any more, so the next one has to."""
+    line = json.dumps(base64.b64encode(pictures["red"]).decode()).encode() + b"\n"
+    chunk = b"%x\r\n%b\r\n" % (len(line), line)
+    head = b"POST /v1/classify HTTP/1.1\r\nHost: x\r\n"
+    kinds = b"Content-Type: application/x-ndjson\r\nAccept: application/x-ndjson\r\n"
+    body = pictures["red"]
+    single = head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    port = int(pair.url.rpartition(":")[2])
+    workers = children(pair.process.pid)
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(head + kinds + b"Transfer-Encoding: chunked\r\n\r\n" + chunk)
+        assert b" 200 " in connection.recv(65536)
+        pair.process.send_signal(signal.SIGHUP)
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            connection.sendall(chunk)
+            connection.recv(65536)
+            time.sleep(0.1)
+        connection.sendall(b"0\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"0\r\n\r\n"):
+            answer += connection.recv(65536)
+        told = False
+        while not told:
+            connection.sendall(single)
+            answer = connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            told = b"connection: close" in answer
+            time.sleep(0.05)
+        assert connection.recv(100) == b""
+    eventually(lambda: not children(pair.process.pid) & workers, timeout_s=60)
 
 
 def test_sigterm_drains_every_worker_and_leaves_nothing_behind(exported, tmp_path, pictures):
