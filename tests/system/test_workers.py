@@ -242,7 +242,9 @@ def test_a_connection_of_a_replaced_worker_ends_behind_an_answer_that_says_so(
         told = False
         while not told:
             connection.sendall(single)
-            answer = connection.recv(65536)
+            answer = b""
+            while not answer.endswith(b"]}"):
+                answer += connection.recv(65536)
             assert answer.startswith(b"HTTP/1.1 200 ")
             told = b"connection: close" in answer
             time.sleep(0.05)
