@@ -12,7 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from service.api import classify, docs_page, errors, home, kserve, openapi, status
+from service.api import classify, docs_page, errors, home, kserve, large_json, openapi, status
 from service.api import metrics as metrics_route
 from service.api.auth.build import build_gate
 from service.api.auth.rates import SharedRates
@@ -113,6 +113,7 @@ def create_app(
     for routes in (home, classify, kserve, status, metrics_route):
         app.include_router(routes.router)
     oip_routes.install(app)
+    large_json.install(app)
     errors.install(app)
     openapi.install(app)
     docs_page.install(app)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -14,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from service.api.answers import Headers, write_answer, write_identity, write_receipt
 from service.api.bodies import read_images
 from service.api.deadline import TimeoutHeader, timeout_of
+from service.api.encoding import encode
 from service.api.schemas import (
     CLASSIFY_BODY,
     LINES_CONTENT,
@@ -27,8 +26,6 @@ from service.engine.predictor import Predictor
 PATH = "/v1/classify"
 # Set in a request's state: the metrics of the model version that it is for.
 ANSWERED_BY = "answered_by"
-# Writing this many classes takes about a millisecond; more would hold up the event loop.
-_WRITE_ON_LOOP = 2_000
 
 router = APIRouter(tags=["classify"])
 
@@ -122,12 +119,7 @@ async def answer(request: Request, query: ClassifyQuery) -> tuple[bytes, Headers
     outcome = await predictor.predict(
         model, images, query.top_k, skip_errors=query.on_error == "skip", timeout_s=timeout_s
     )
-    begun_s = time.perf_counter()
-    if outcome.count * query.top_k <= _WRITE_ON_LOOP:
-        body = write_answer(model, outcome)
-    else:
-        body = await run_in_threadpool(write_answer, model, outcome)
-    model.metrics.encoded(time.perf_counter() - begun_s)
+    body = await encode(write_answer, model, outcome, query.top_k)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if state.receipts:
         headers += write_receipt(model, outcome.decode_s, outcome.receipt)

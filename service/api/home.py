@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-import re
 from string import Template
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from service.api.accept import quality
 
 router = APIRouter(tags=["status"])
 
@@ -34,7 +35,6 @@ _PAGE = Template("""<!doctype html>
   <li><a href="readyz">Readiness</a> and <a href="metrics">metrics</a>
 </ul>
 """)
-_WEIGHT = re.compile(r"q=(0(\.[0-9]{0,3})?|1(\.0{0,3})?)")
 _HEADERS = {
     "Vary": "Accept",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none';"
@@ -61,23 +61,3 @@ async def home(request: Request) -> Response:
         return JSONResponse({"status": "alive"}, headers={"Vary": "Accept"})
     page = _PAGE.substitute(url=html.escape(str(request.base_url)))
     return HTMLResponse(page, headers=_HEADERS)
-
-
-def quality(accept: str, media_type: str) -> float:
-    """How much a client wants a media type (RFC 9110, 12.5.1): from 0, not at all, to 1.
-
-    Args:
-        accept: The ``Accept`` header; an empty one accepts all.
-        media_type: Type and subtype, in lower case.
-    """
-    ranges = (media_type, media_type.partition("/")[0] + "/*", "*/*")
-    found: dict[str, float] = {}
-    for entry in accept.lower().split(","):
-        name, *parameters = (part.strip() for part in entry.split(";"))
-        weights = [one for one in parameters if one.startswith("q=")]
-        if not weights:
-            found[name] = 1.0
-        elif _WEIGHT.fullmatch(weights[0]):
-            found[name] = float(weights[0][2:])
-    # The most specific range that matches counts, whatever the others say.
-    return next((found[name] for name in ranges if name in found), 0.0 if accept.strip() else 1.0)

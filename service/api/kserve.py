@@ -6,14 +6,12 @@ Source: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v
 from __future__ import annotations
 
 import io
-import time
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Path
 from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,7 +19,9 @@ from starlette.responses import Response
 from service.api.answers import write_receipt
 from service.api.classify import ANSWERED_BY
 from service.api.deadline import TimeoutHeader, timeout_of
+from service.api.encoding import encode
 from service.api.instances import parse_instances
+from service.api.large_json import read_large
 from service.api.limits import BodyLimits
 from service.api.schemas import PIXEL_PNG, ClassPrediction, Problem
 from service.engine.errors import InvalidImagesError, UnsupportedMediaError, VersionNotFoundError
@@ -33,8 +33,6 @@ PREDICT = "/v1/models/{name}:predict"
 PREDICT_VERSION = "/v1/models/{name}/versions/{version}:predict"
 # Parsing this much JSON takes about as long as handing it to another thread and back.
 _PARSE_ON_LOOP_BYTES = 2**14
-# Writing this many predictions takes about a millisecond; more would hold up the event loop.
-_WRITE_ON_LOOP = 2_000
 
 _OTHER_METHODS = ["GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE"]
 
@@ -154,21 +152,14 @@ async def _predict(request: Request, name: str, version: int | None) -> Response
     if len(body) <= _PARSE_ON_LOOP_BYTES:
         images = parse_instances(body, state.body_limits)
     else:
-        # One at a time: side by side they would only hold more memory, for Python's lock is held.
-        async with state.large_json:
-            images = await run_in_threadpool(parse_instances, body, state.body_limits)
+        images = await read_large(request, parse_instances, body, state.body_limits)
     del body  # not held while its images are run
     try:
         outcome = await predictor.predict(model, images, 1, skip_errors=False, timeout_s=timeout_s)
     except InvalidImagesError as error:
         error.hint = "Correct these instances or leave them out."
         raise
-    begun_s = time.perf_counter()
-    if outcome.count <= _WRITE_ON_LOOP:
-        content = _write(model, outcome)
-    else:
-        content = await run_in_threadpool(_write, model, outcome)
-    model.metrics.encoded(time.perf_counter() - begun_s)
+    content = await encode(_write, model, outcome, 1)
     response = Response(content, media_type="application/json")
     if state.receipts:
         response.raw_headers += write_receipt(model, outcome.decode_s, outcome.receipt)

@@ -12,11 +12,12 @@ import logging
 from collections import deque
 
 import orjson
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Send
 
+from service.api.accept import read_accept
 from service.api.answers import Headers, write_lines
+from service.api.encoding import encode
 from service.engine.errors import ServiceError
 from service.engine.images import Images
 from service.engine.predictor import Outcome, Predictor
@@ -27,23 +28,15 @@ _NAMES = frozenset((NDJSON, "application/ndjson", "application/jsonl", "applicat
 # Classes of images whose lines the client has not taken yet: 16 MB.
 _MAX_UNREAD_CLASSES = 2_000_000
 _CLASSES_OF_AN_ERROR = 100  # whose texts take as much memory
-# Writing this many classes takes about a millisecond; more would hold up the event loop.
-_WRITE_ON_LOOP = 2_000
 _logger = logging.getLogger(__name__)
 
 
 @functools.lru_cache(maxsize=64)
 def wants_lines(accept: bytes) -> bool:
-    """Whether an ``Accept`` header names newline-delimited JSON, and doesn't refuse it."""
-    for entry in accept.decode("latin-1").lower().split(","):
-        name, *parameters = (part.strip() for part in entry.split(";"))
-        if name in _NAMES:
-            refused = any(
-                parameter.startswith("q=") and not parameter[2:].strip("0.")
-                for parameter in parameters
-            )
-            return not refused
-    return False
+    """Whether an ``Accept`` header names lines of JSON, and not one JSON document rather."""
+    found = read_accept(accept.decode("latin-1"))
+    wanted = max((found[name] for name in _NAMES if name in found), default=0.0)
+    return wanted > 0 and wanted >= found.get("application/json", 0.0)
 
 
 class LinesAnswer:
@@ -92,10 +85,7 @@ class LinesAnswer:
                 await self._changed.wait()
                 continue
             outcome = self._unread.popleft()
-            if outcome.count * self._k <= _WRITE_ON_LOOP:
-                lines = write_lines(self._model, outcome)
-            else:
-                lines = await run_in_threadpool(write_lines, self._model, outcome)
+            lines = await encode(write_lines, self._model, outcome, self._k)
             await self._deliver(lines, begin=not sent)
             sent = True
             self._unread_classes -= self._classes(outcome)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import onnxruntime as ort
 
@@ -50,7 +49,9 @@ def examine_gpus(device: str) -> Iterator[Finding]:
 def _runtime() -> Finding:
     cuda = _cuda_version()
     built = f", built for CUDA {cuda}" if cuda else ""
-    providers = ", ".join(name.removesuffix("ExecutionProvider") for name in _providers())
+    providers = ", ".join(
+        name.removesuffix("ExecutionProvider") for name in ort.get_available_providers()
+    )
     return Finding("ONNX Runtime", "ok", f"{ort.__version__}{built}; it has: {providers}.")
 
 
@@ -92,10 +93,6 @@ def _cuda_names() -> list[str]:
 
 def _cuda_version() -> str:
     return str(getattr(ort, "cuda_version", "") or "")
-
-
-def _providers() -> Any:
-    return ort.get_available_providers()
 
 
 def _loads(name: str) -> bool:

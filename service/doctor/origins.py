@@ -10,6 +10,9 @@ from pathlib import Path
 from service.environment import ENV_PREFIX
 from service.settings import Settings
 
+# A report is sent to others, whom these need not help to try keys out.
+_NOT_SHOWN = ("api_keys",)
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -17,7 +20,7 @@ class Origin:
 
     Attributes:
         name: Of the setting.
-        value: As text; secrets are not shown.
+        value: As text; that of keys is not shown.
         source: ``default``, ``flag``, the variable's name, or the file's.
     """
 
@@ -59,6 +62,6 @@ def _flag_given(name: str, argv: list[str]) -> bool:
 
 
 def _shown(name: str, value: object) -> str:
-    if value and any(word in name for word in ("secret", "password", "token")):
+    if value and name in _NOT_SHOWN:
         return "(set, not shown)"
     return "" if value is None else str(value)

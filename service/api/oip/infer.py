@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import re
 import time
 
@@ -15,14 +13,13 @@ from starlette.responses import Response
 from service.api.answers import Headers, write_receipt
 from service.api.classify import ANSWERED_BY
 from service.api.deadline import TimeoutHeader, timeout_of
-from service.api.limits import BodyLimits
+from service.api.large_json import read_large
 from service.api.oip.body import JSON_BYTES, Body, read_body, read_head
 from service.api.oip.compression import accepted_coding, deflate
 from service.api.oip.inference import Inference, read_inference, write_reply
 from service.api.oip.lookup import Name, Version, find_ready, predictor_of
 from service.api.oip.schemas import INFER_BODY, INFER_HEADERS, InferReply, errors
 from service.engine.repository import ReadyVersion
-from service.metadata import Input
 from service.settings import MAX_TIMEOUT_S
 
 # More than that takes longer than handing it to another thread and back.
@@ -158,25 +155,7 @@ async def _read(request: Request, model: ReadyVersion, body: Body) -> Inference:
     wanted = body, model.metadata.input, state.body_limits, MAX_TIMEOUT_S
     json_bytes = len(body.json or b"")
     if json_bytes > _JSON_ON_LOOP_BYTES:
-        # One at a time: side by side they would only hold more memory, for Python's lock is held.
-        large_json: asyncio.Lock = state.large_json
-        async with large_json:
-            return await run_in_threadpool(read_large, *wanted)
+        return await read_large(request, read_inference, *wanted)
     if len(body.tensors) > _BINARY_ON_LOOP_BYTES:
         return await run_in_threadpool(read_inference, *wanted)
     return read_inference(*wanted)
-
-
-def read_large(body: Body, size: Input, limits: BodyLimits, max_timeout_s: float) -> Inference:
-    """Read a request of many values, as ``read_inference`` does.
-
-    The garbage collector would look through a million new lists again and again, which takes nine
-    times as long as making them. It is a matter of a moment: one such request is read at a time.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        return read_inference(body, size, limits, max_timeout_s)
-    finally:
-        if was_on:
-            gc.enable()

@@ -17,5 +17,4 @@ def install(app: FastAPI) -> None:
     # Statistics before models, for which "stats" would be the name of one.
     for routes in (server, statistics, models, infer, repository, unsupported):
         app.include_router(routes.router)
-    app.state.large_json = asyncio.Lock()
     app.state.inflations = asyncio.Semaphore(_INFLATIONS)

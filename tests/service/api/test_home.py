@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.api.home import quality
+from service.api.accept import quality
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 

@@ -15,6 +15,7 @@ from service.api.streaming import wants_lines
         "application/jsonl",
         "application/json;q=0.5, application/x-ndjson",
         "application/x-ndjson;q=0.001",
+        "application/json, application/x-ndjson",
     ],
 )
 def test_who_names_lines_gets_them(accept):
@@ -23,8 +24,17 @@ def test_who_names_lines_gets_them(accept):
 
 @pytest.mark.parametrize(
     "accept",
-    ["", "*/*", "application/json", "application/*", "application/x-ndjson;q=0", "x-ndjson",
-     "application/x-ndjson ; Q=0.000", "text/html,\xff"],
-)  # fmt: skip
+    [
+        "",
+        "*/*",
+        "application/json",
+        "application/json, application/x-ndjson;q=0.5",
+        "application/*",
+        "application/x-ndjson;q=0",
+        "application/x-ndjson ; Q=0.000",
+        "x-ndjson",
+        "text/html,\xff",
+    ],
+)
 def test_nobody_else_does(accept):
     assert not wants_lines(accept.encode("latin-1"))

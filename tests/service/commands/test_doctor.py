@@ -137,3 +137,13 @@ def test_an_unknown_flag_is_a_problem_with_its_right_name():
     status, report, _ = doctor("--max-image", "7", "--device", "cpu")
     assert status == 1
     assert "--max-images" in about(report, "settings")["found"]
+
+
+def test_a_report_does_not_tell_keys(exported: Exported):
+    line = 'app = {hash = "sha256:' + 64 * "0" + '", scopes = ["predict"]}'
+    _, report, _ = doctor(
+        "--models", exported.repository, "--device", "cpu", ADARESNET_API_KEYS=line
+    )
+    assert "0" * 64 not in json.dumps(report)
+    origins = {each["name"]: each for each in report["settings"]}
+    assert origins["api_keys"]["source"] == "ADARESNET_API_KEYS"

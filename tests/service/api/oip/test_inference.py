@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from service.api.large_json import read_uncollected
 from service.api.limits import BodyLimits
 from service.api.oip.body import Body, split
-from service.api.oip.infer import read_large
 from service.api.oip.inference import (
     OUTPUTS,
     Inference,
@@ -117,10 +117,12 @@ def test_outputs_and_time():
 
 def test_the_garbage_collector_is_on_again_after_a_large_request():
     good, bad = request_of(), split(b"[" * 20_000, None)
-    assert np.asarray(read_large(good, SIZE, LIMITS, 60).images).tolist() == [[[[1, 2, 3]]]]
+    assert np.asarray(read_uncollected(read_inference, good, SIZE, LIMITS, 60).images).tolist() == [
+        [[[1, 2, 3]]]
+    ]
     assert gc.isenabled()
     with pytest.raises(InputError):
-        read_large(bad, SIZE, LIMITS, 60)
+        read_uncollected(read_inference, bad, SIZE, LIMITS, 60)
     assert gc.isenabled()
 
 
