@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
+
+_SHORTEST_WORKER_TIMEOUT_S = 2.0  # workers give two signs of life a second
 
 
 class OperationSettings(BaseSettings):
@@ -20,6 +22,12 @@ class OperationSettings(BaseSettings):
         default=30.0,
         ge=0,
         description="seconds until a run of a network is ended or given up; 0: never",
+    )
+    worker_timeout_s: float = Field(
+        default=30.0,
+        ge=0,
+        description="of several workers, one whose event loop shows no life for so many seconds is"
+        " killed and replaced; 0: never",
     )
     drain_delay_s: float = Field(
         default=1.0,
@@ -49,3 +57,10 @@ class OperationSettings(BaseSettings):
     log_format: Literal["auto", "text", "json"] = Field(
         default="auto", description="auto: text on a terminal, JSON lines elsewhere"
     )
+
+    @field_validator("worker_timeout_s")
+    @classmethod
+    def _leaves_time_for_a_sign(cls, value: float) -> float:
+        if 0 < value < _SHORTEST_WORKER_TIMEOUT_S:
+            raise ValueError(f"must be 0 or at least {_SHORTEST_WORKER_TIMEOUT_S:g}")
+        return value

@@ -7,11 +7,13 @@ do.
 
 A socket pair ties a worker to its parent. The worker reports over it; its end tells the parent that
 the worker is dead; and when the parent closes its side, or dies, the worker finishes and leaves.
+A worker that gave signs of life and gives none any more hangs: it prints where, and is killed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import selectors
@@ -27,10 +29,15 @@ from typing import NoReturn
 _SERVING = b"serving"  # reports are lines
 _FATAL = b"fatal "
 _SICK = b"sick "
+_ALIVE = b"alive"
 _MAX_REASON_BYTES, _MAX_REPORTS_BYTES = 2048, 4096
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # A worker that still lives so long behind the time that requests have to finish hangs.
 _KILL_AFTER_S = 15.0
+# So often the parent looks in the time that a worker has for a sign of life. It counts looks,
+# not seconds: in a machine or a process group that was stopped for long, nobody hangs.
+_LOOKS = 4
+_TRACE_S = 1.0  # for a worker that hangs to print where
 # Signals that come so close together are one: to a process and to the group that it is in.
 _SAME_MOMENT_S = 0.1
 # A worker that dies sooner than this was hardly of use: the next one waits, longer each time.
@@ -46,8 +53,7 @@ class Seat:
     Attributes:
         number: No other living worker has it.
         listeners: Where it accepts connections.
-        tie: Leads to the parent; ``report_serving`` and ``report_fatal`` write to it, and its end
-            means to leave.
+        tie: Leads to the parent; what is reported is written to it, and its end means to leave.
         replacement: It begins to accept connections only when it can answer, for it takes the place
             of one that did.
     """
@@ -60,6 +66,10 @@ class Seat:
     def report_serving(self) -> None:
         """Say that connections are accepted."""
         self._report(_SERVING)
+
+    def report_alive(self) -> None:
+        """Give a sign of life; to be followed by others."""
+        self._report(_ALIVE)
 
     def report_fatal(self, reason: str) -> None:
         """Say why no worker can ever serve; to be followed by the end of this one."""
@@ -85,6 +95,8 @@ class _Worker:
     serving: bool = False
     leaving: bool = False
     kill_at_s: float = float("inf")
+    heard: bool = False
+    silent_looks: int | None = None  # None: it never gave a sign of life
 
 
 @dataclass
@@ -109,6 +121,7 @@ class Supervisor:
         work: Callable[[Seat], int],
         on_death: Callable[[int], None],
         drain_s: float = 30.0,
+        silent_s: float = 0.0,
     ) -> None:
         """Take over the sockets; nothing starts before ``run``.
 
@@ -117,7 +130,10 @@ class Supervisor:
             work: What a worker does, in a process of its own; returns its exit status.
             on_death: Called in the parent with the number of a worker that has ended.
             drain_s: So long workers may take to finish when they are told to stop.
+            silent_s: Without a sign of life for so long, a worker is killed; 0: never.
         """
+        self._look_every_s = silent_s / _LOOKS if silent_s else float("inf")
+        self._look_at_s = time.monotonic() + self._look_every_s
         self._kill_after_s = _KILL_AFTER_S + drain_s
         self._places = [_Place(of_one) for of_one in listeners]
         self._work = work
@@ -141,6 +157,7 @@ class Supervisor:
                 self._wait(woken)
                 self._fill_places()
                 self._replace_next()
+                self._look_for_silence()
                 self._kill_hanging()
         return self._failure
 
@@ -150,7 +167,7 @@ class Supervisor:
             selector.register(woken, selectors.EVENT_READ)
             for worker in self._workers:
                 selector.register(worker.tie, selectors.EVENT_READ, worker)
-            alarms = [worker.kill_at_s for worker in self._workers]
+            alarms = [self._look_at_s, *(worker.kill_at_s for worker in self._workers)]
             alarms += [place.fill_at_s for place in self._places]
             wait_s = min(alarms) - time.monotonic()
             found = selector.select(None if wait_s == float("inf") else max(0.0, wait_s))
@@ -183,7 +200,9 @@ class Supervisor:
             self._on_end(worker)
 
     def _on_report(self, worker: _Worker, report: bytes) -> None:
-        if report == _SERVING:
+        if report == _ALIVE:
+            worker.heard = True
+        elif report == _SERVING:
             worker.serving = self._ever_served = True
             if worker.replaces is not None:
                 self._let_go(worker.replaces)
@@ -276,6 +295,7 @@ class Supervisor:
                 signal.signal(number, signal.SIG_DFL)
             # The parent replaces workers; one that is told so itself, with its whole group, waits.
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            faulthandler.register(signal.SIGUSR1)  # prints where each thread is
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_STOP_SIGNALS, signal.SIGHUP])
             # What other workers have must not stay open because this one holds it.
             for worker in self._workers:
@@ -314,6 +334,21 @@ class Supervisor:
     def _tell_all(self, number: signal.Signals) -> None:
         for worker in self._workers:
             os.kill(worker.pid, number)
+
+    def _look_for_silence(self) -> None:
+        """Have workers killed that gave signs of life and give none any more."""
+        if self._look_at_s > time.monotonic():
+            return
+        self._look_at_s = time.monotonic() + self._look_every_s
+        for worker in self._workers:
+            if worker.heard:
+                worker.heard, worker.silent_looks = False, 0
+            elif worker.silent_looks is not None and not self._stopping and not worker.leaving:
+                worker.silent_looks += 1
+                if worker.silent_looks == _LOOKS:
+                    _logger.error("worker %d gives no sign of life", worker.pid)
+                    worker.kill_at_s = time.monotonic() + _TRACE_S
+                    os.kill(worker.pid, signal.SIGUSR1)
 
     def _kill_hanging(self) -> None:
         for worker in self._workers:

@@ -34,6 +34,7 @@ _SAME_MOMENT_S = 0.1
 _GIVE_UP_S = 1.0  # for refusing what was not answered in time
 _END_S = 10.0  # a process that still lives so long behind its last answer hangs
 _TICKS_A_REPORT = 50  # ticks are a tenth of a second
+_TICKS_A_SIGN = 5
 _TICKS_A_LOOK = round(10 * LOOK_EVERY_S)
 _logger = logging.getLogger(__name__)
 
@@ -113,6 +114,8 @@ class Server(uvicorn.Server):
             self._looked_s = time.monotonic()
             for connection in connections:
                 connection.look_for_slowness(passed_s)
+        if self._seat is not None and not counter % _TICKS_A_SIGN:
+            self._seat.report_alive()
         ailment = self._lifecycle.ailment
         if self._seat is not None and ailment is not None and not counter % _TICKS_A_REPORT:
             self._seat.report_sick(ailment)

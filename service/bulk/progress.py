@@ -75,9 +75,9 @@ class Progress:
 
     def _draw(self) -> None:
         width = shutil.get_terminal_size().columns - 1
+        self._drawn = True  # first: Ctrl-C may come while it is written
         self._stream.write(f"\r\x1b[K{self.line()[:width]}")
         self._stream.flush()
-        self._drawn = True
         self._next_s = time.monotonic() + _PAUSE_S
 
     def _took_s(self) -> float:

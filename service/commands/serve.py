@@ -125,7 +125,7 @@ def _in_workers(settings: Settings, listeners: list[tuple[socket.socket, ...]]) 
     _say_where(settings, listeners[0])
     try:
         drain_s = settings.drain_delay_s + settings.drain_timeout_s
-        failure = Supervisor(listeners, work, on_death, drain_s).run()
+        failure = Supervisor(listeners, work, on_death, drain_s, settings.worker_timeout_s).run()
     finally:
         _stop_no_more()
         shutil.rmtree(folder, ignore_errors=True)

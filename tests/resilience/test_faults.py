@@ -13,8 +13,19 @@ from tests.resilience.ledger import Ledger
 
 # One of each kind: all of them take as long as all other tests together.
 _CHOSEN = (
-    *("worker-killed", "process-stopped", "workers-replaced", "probe-killed", "broken", "removed"),
-    *("unloaded", "swaps", "quota", "open-files", "memory", "log-gone", "metrics-damaged", "stop"),
+    *("worker-killed", "worker-hangs", "process-stopped", "workers-replaced", "probe-killed"),
+    *(
+        "broken",
+        "removed",
+        "unloaded",
+        "swaps",
+        "quota",
+        "open-files",
+        "memory",
+        "log-gone",
+        "metrics-damaged",
+        "stop",
+    ),
 )
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

@@ -102,3 +102,59 @@ main(work)
     assert lines[-1] == "-> None"
     # The number of the one that failed is the first that was free.
     assert lines.index("dead: 2") < min(lines.index("dead: 0"), lines.index("dead: 1"))
+
+
+@needs_fork
+def test_a_worker_that_gives_no_more_signs_of_life_prints_where_it_is_and_is_replaced():
+    """One that never gave any is left alone, as is one that is heard."""
+    lines = run("""
+def hang_here():
+    while True:
+        pass
+def work(seat):
+    seat.report_serving()
+    if seat.replacement:
+        os.kill(os.getppid(), signal.SIGTERM)
+    elif seat.number == 0:
+        seat.report_alive()
+        hang_here()
+    seat.tie.settimeout(0.1)
+    while True:
+        if seat.number == 2:
+            seat.report_alive()
+        try:
+            seat.tie.recv(1)
+        except TimeoutError:
+            continue
+        return 0
+os.dup2(1, 2)
+listeners = [(socket.create_server(("127.0.0.1", 0)),) for _ in range(3)]
+print("->", Supervisor(listeners, work, lambda number: None, silent_s=2).run())
+""")
+    assert sum("gives no sign of life" in line for line in lines) == 1
+    assert any("in hang_here" in line for line in lines)
+    [killed] = [line for line in lines if "starting another" in line]
+    assert "was ended by SIGKILL" in killed
+    assert lines[-1] == "-> None"
+
+
+@needs_fork
+def test_who_was_stopped_with_its_parent_does_not_hang():
+    lines = run("""
+def work(seat):
+    seat.report_serving()
+    seat.report_alive()
+    time.sleep(0.8)
+    os.kill(os.getppid(), signal.SIGSTOP)
+    time.sleep(4)
+    os.kill(os.getppid(), signal.SIGCONT)
+    for _ in range(10):
+        seat.report_alive()
+        time.sleep(0.3)
+    os.kill(os.getppid(), signal.SIGTERM)
+    seat.tie.recv(1)
+listeners = [(socket.create_server(("127.0.0.1", 0)),)]
+print("->", Supervisor(listeners, work, lambda number: None, silent_s=2).run())
+""")
+    assert not [line for line in lines if "no sign of life" in line]
+    assert lines[-1] == "-> None"

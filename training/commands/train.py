@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 from service.cli import USAGE_ERROR, fail
@@ -47,20 +47,23 @@ def train(argv: list[str]) -> int:
     keep_freed_memory()
     index, count = place()
     program = _PROGRAM if index == 0 else f"{_PROGRAM} (process {index})"
-    stop = _stop_at_signals(launched=count > 1, quiet=index > 0)
+    signals = _Signals(launched=count > 1, quiet=index > 0)
     try:
-        state = loop.fit(config, lambda line: tqdm.write(line, file=sys.stderr), stop)
-    except (TrainingError, CheckpointError, DataError, OSError) as error:
-        return fail(program, str(error))
+        write = partial(tqdm.write, file=sys.stderr)
+        state = loop.fit(config, write, lambda: signals.asked)
     except Stopped as stopped:
         if index > 0:
             return _STOPPED
         hint = f"{stopped}; --resume goes on from there, in {config.out}"
         return fail(_PROGRAM, hint, _STOPPED)
-    except KeyboardInterrupt:
-        saved = checkpoint_path(config.out).is_file()
-        hint = f"--resume goes on from the last save in {config.out}" if saved else "nothing saved"
-        return fail(_PROGRAM, f"stopped; {hint}", _STOPPED)
+    except (Exception, KeyboardInterrupt) as error:
+        if signals.at_once:  # native code makes other exceptions of KeyboardInterrupt
+            saved = checkpoint_path(config.out).is_file()
+            hint = f"--resume goes on from the last save in {config.out}"
+            return fail(_PROGRAM, f"stopped; {hint if saved else 'nothing saved'}", _STOPPED)
+        if isinstance(error, (TrainingError, CheckpointError, DataError, OSError)):
+            return fail(program, str(error))
+        raise
     last = state.history[-1]
     if index > 0:
         return 0
@@ -68,29 +71,37 @@ def train(argv: list[str]) -> int:
     return 0
 
 
-def _stop_at_signals(*, launched: bool, quiet: bool) -> Callable[[], bool]:
-    """Let the first Ctrl-C or SIGTERM ask the run to save and stop; the second stops at once.
+class _Signals:
+    """The first Ctrl-C or SIGTERM asks the run to save and stop; the second stops at once.
 
-    Args:
-        launched: A launcher watches this process. It passes on a signal that the process had from
-            the terminal already, so no signal stops at once; the launcher itself kills after 30 s.
-        quiet: Say nothing.
+    Attributes:
+        asked: One came.
+        at_once: A second one came, and raised KeyboardInterrupt.
     """
-    asked = False
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and not launched:
+    def __init__(self, *, launched: bool, quiet: bool) -> None:
+        """Listen from now on.
+
+        Args:
+            launched: A launcher watches this process. It passes on a signal that the process had
+                from the terminal already, so no signal stops at once; the launcher itself kills
+                after 30 s.
+            quiet: Say nothing.
+        """
+        self.asked = self.at_once = False
+        self._launched, self._quiet = launched, quiet
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._take)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self.asked and not self._launched:
+            self.at_once = True
             raise KeyboardInterrupt
-        first, asked = not asked, True
-        if first and not quiet:
-            again = "" if launched else "; once more to stop at once"
+        first, self.asked = not self.asked, True
+        if first and not self._quiet:
+            again = "" if self._launched else "; once more to stop at once"
             # print may have been interrupted itself, and does not allow a second one inside.
             os.write(sys.stderr.fileno(), f"{_PROGRAM}: stopping after this step{again}\n".encode())
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ask)
-    return lambda: asked
 
 
 def _split_recipe(argv: list[str]) -> tuple[str | None, list[str]]:

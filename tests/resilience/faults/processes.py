@@ -37,6 +37,19 @@ def worker_stopped(bench: Bench) -> None:
                 scene.traffic.progress(50)
 
 
+def worker_hangs(bench: Bench) -> None:
+    """A worker whose event loop shows no life is killed, and another takes its place."""
+    with bench.under_traffic("--worker-timeout-s", "2", workers=2, terms=Terms(cuts=True)) as scene:
+        hangs = bench.rounds(3, 1)
+        for _ in range(hangs):
+            victim = scene.service.serving_pids[0]
+            os.kill(victim, signal.SIGSTOP)
+            _wait_replaced(scene.service, {victim})
+            scene.traffic.progress(50)
+    assert scene.service.text().count("gives no sign of life") == hangs
+    assert bench.ledger.cut <= hangs * len(MAKERS), f"{bench.ledger.cut} connections were cut"
+
+
 def only_process_stopped(bench: Bench) -> None:
     """Everybody waits, and is answered when it goes on."""
     with bench.under_traffic() as scene:
@@ -112,6 +125,7 @@ def _lives(pid: int) -> bool:
 FAULTS = (
     Fault("worker-killed", "a worker is killed under load (SIGKILL)", worker_killed),
     Fault("worker-stopped", "a worker is stopped and goes on (SIGSTOP, SIGCONT)", worker_stopped),
+    Fault("worker-hangs", "a worker stands still for longer than it may", worker_hangs),
     Fault("process-stopped", "the only process is stopped and goes on", only_process_stopped),
     Fault("stopped-past-deadline", "the same for longer than deadlines", stopped_past_deadline),
     Fault("workers-replaced", "rolling restart under load (SIGHUP)", workers_replaced),

@@ -104,7 +104,7 @@ def test_a_second_signal_stops_at_once(image_folder, tmp_path):
     wait_for(process, "adaresnet train: stopping")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert errors.splitlines()[-1] == "adaresnet train: stopped; nothing saved"
     assert not (tmp_path / "r" / FILE_NAME).exists()
 
