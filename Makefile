@@ -8,8 +8,8 @@ PYTHON ?= python3
 PORT ?= 8000
 DEVICE ?= cuda
 MINUTES ?= 10
-# Tests run in so many processes, each with one thread.
-JOBS ?= 2
+# Tests run in so many processes, each with one thread; one more than CPUs, for many of them wait.
+JOBS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1)))
 # Serving has an environment of its own, so that it is seen to need nothing of training.
 SERVE := .venv
 DEV := .venv-dev
@@ -60,7 +60,7 @@ test-clients: $(CLIENTS)/.installed ## Install the clients of other servers, whi
 .PHONY: test
 test: $(DEV)/.installed ## Run the tests (no GPU, no network)
 	@$(MAKE) --no-print-directory test-clients || echo "make: so the tests with these clients are skipped"
-	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest -n $(JOBS) $(ARGS)
+	OMP_NUM_THREADS=1 $(DEV)/bin/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 .PHONY: device-check
 device-check: $(SERVE)/.installed-$(EXTRA) ## Run the models on DEVICE=cuda (or cpu) and compare with PyTorch and the CPU
