@@ -6,7 +6,7 @@
 
 Needs Linux and the development environment. Clients send single images, many as an array, many with
 an answer in lines, requests with tiny deadlines, bad ones, a sample of the hostile inputs, and hang
-up; versions are swapped all the time, and in the first half all workers are replaced (SIGHUP).
+up; versions are swapped all the time, and in the first third all workers are replaced (SIGHUP).
 Every good request is accounted for. Writes samples, a table and a drawing to runs/soak/.
 """
 
@@ -162,7 +162,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--minutes", type=float, default=10.0)
     add("--workers", type=int, default=2, help="0: one process, which can't be replaced")
     add("--swap-s", type=float, default=10.0, help="seconds from one swap to the next")
-    add("--replacements", type=int, default=4, help="of all workers, in the first half")
+    add("--replacements", type=int, default=4, help="of all workers, in the first third")
     add("--out", type=Path, default=ROOT / "runs" / "soak")
     add("--publish", action="store_true", help="write the table into docs/resilience.md")
     add("serve", nargs="*", help="arguments of 'adaresnet serve', behind --")
@@ -179,7 +179,8 @@ def _run(
 ) -> None:
     seconds = args.minutes * 60
     count = args.replacements if args.workers else 0
-    to_replace = [seconds / 2 * (number + 1) / (count + 1) for number in range(count)]
+    # A new worker takes some minutes to have had everything once; then its memory is compared.
+    to_replace = [seconds / 3 * (number + 1) / (count + 1) for number in range(count)]
     traffic = Traffic(
         service.port, ledger, makers=_MAKERS, digests=repository.digests, told=soak.note
     )
@@ -221,7 +222,7 @@ def _judge(
 ) -> list[Row]:
     bad = len(ledger.lost), len(ledger.wrong), len(ledger.server_errors)
     half_s = args.minutes * 30
-    # No worker is replaced in the second half, so what grows there has nowhere to hide.
+    # No worker is replaced any more then, so what grows has nowhere to hide.
     after = [one for one in soak.samples if one.at_s > half_s * (1 + _SETTLE)]
     rows = [
         Row(

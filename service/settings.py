@@ -168,6 +168,11 @@ class Settings(
         description="seconds until an unanswered request gets 504; the header X-Request-Timeout"
         " says otherwise for one request",
     )
+    decode_timeout_s: float = Field(
+        default=5.0,
+        ge=0,
+        description="seconds of processor time that decoding one image may take; 0: any",
+    )
     decoder: Literal["auto", "pillow"] = Field(
         default="auto",
         description="auto: a faster decoder for small plain JPEGs, with exactly Pillow's pixels",

@@ -162,7 +162,7 @@ def engine_options(
         decode=DecodingOptions(
             cpus,
             settings.max_image_pixels,
-            DecodeOptions(settings.decoder, settings.jpeg_draft),
+            DecodeOptions(settings.decoder, settings.jpeg_draft, settings.decode_timeout_s),
         ),
         request_timeout_s=settings.request_timeout_s,
         run_timeout_s=settings.run_timeout_s,

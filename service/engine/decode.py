@@ -78,10 +78,12 @@ class DecodeOptions:
             exactly Pillow's pixels; ``pillow`` never does. Pixels and errors are the same.
         jpeg_draft: Decode large JPEGs at 1/2, 1/4 or 1/8 of their size, which is about twice as
             fast; see ``service.engine.reduction``. Pixels change a little: training saw others.
+        timeout_s: Processor time for one picture, looked at whenever its decoder reads on; 0: any.
     """
 
     decoder: Literal["auto", "pillow"] = "auto"
     jpeg_draft: bool = False
+    timeout_s: float = 0.0
 
 
 DEFAULT_OPTIONS = DecodeOptions()
@@ -114,6 +116,7 @@ def decode_image(
     Raises:
         ImageDecodeError: The bytes are no image in one of ``FORMATS``, or a damaged one.
         ImageTooLargeError: The image has more than ``max_pixels`` pixels.
+        ImageTooSlowError: It takes longer than ``options.timeout_s``.
     """
     out = np.empty((height, width, 3), np.uint8)
     if _decode_plain_jpeg(data, out, resize, max_pixels, options):
@@ -140,6 +143,7 @@ def decode_into(
     Raises:
         ImageDecodeError: The bytes are no image in one of ``FORMATS``, or a damaged one.
         ImageTooLargeError: The image has more than ``max_pixels`` pixels.
+        ImageTooSlowError: It takes longer than ``options.timeout_s``.
     """
     if not _decode_plain_jpeg(data, out, resize, max_pixels, options):
         height, width, _ = out.shape
@@ -208,7 +212,7 @@ def _decode_with_pillow(
         raise ImageDecodeError("The image has no bytes.", hint=_FORMAT_HINT)
     try:
         screen_file(data)
-        file = MeteredFile(data)
+        file = MeteredFile(data, options.timeout_s)
         with Image.open(file, formats=FORMATS) as image:
             _check_pixels(image.width, image.height, max_pixels)
             extent = None

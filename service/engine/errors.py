@@ -10,7 +10,8 @@ ServiceError
 │   ├── InvalidTensorError      invalid_tensor
 │   └── ImageError              one image of the request is wrong
 │       ├── ImageDecodeError    image_undecodable
-│       └── ImageTooLargeError  image_too_large
+│       ├── ImageTooLargeError  image_too_large
+│       └── ImageTooSlowError   image_too_slow
 ├── NotFoundError
 │   ├── ModelNotFoundError      model_not_found
 │   └── VersionNotFoundError    version_not_found
@@ -124,6 +125,13 @@ class ImageTooLargeError(ImageError):
 
     code = "image_too_large"
     title = "Image too large"
+
+
+class ImageTooSlowError(ImageError):
+    """Decoding the image takes longer than the limit."""
+
+    code = "image_too_slow"
+    title = "Image takes too long to decode"
 
 
 class InvalidImagesError(InputError):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 from collections.abc import Mapping
 
 from PIL import Image
 
-from service.engine.errors import ImageDecodeError, ImageTooLargeError
+from service.engine.errors import ImageDecodeError, ImageTooLargeError, ImageTooSlowError
 
 # A picture of the usual kinds is read some ten times, and once more for each block of a PNG, which
 # has 8 KiB as a rule.
@@ -44,22 +45,36 @@ _HINT = "Save the picture anew with a common program."
 
 
 class MeteredFile(io.BytesIO):
-    """A file in memory that may be read only so often."""
+    """A file in memory that may be read only so often, and for so long by one thread."""
 
-    def __init__(self, data: bytes | memoryview) -> None:
-        """Begin at its start."""
+    def __init__(self, data: bytes | memoryview, timeout_s: float = 0.0) -> None:
+        """Begin at its start.
+
+        Args:
+            data: The file.
+            timeout_s: Of processor time in this thread from now on, so that who must wait for a
+                processor loses nothing; 0: any.
+        """
         super().__init__(data)
         self._reads_left = _READS + len(data) // _BYTES_A_READ
+        self._timeout_s = timeout_s
+        self._until_s = time.thread_time() + timeout_s if timeout_s else float("inf")
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read on.
 
         Raises:
             ImageDecodeError: It has been read too often.
+            ImageTooSlowError: What was read before took too long to decode.
         """
         self._reads_left -= 1
         if self._reads_left < 0:
             raise _odd("it has many more parts than a picture of its size")
+        if self._timeout_s and time.thread_time() > self._until_s:
+            raise ImageTooSlowError(
+                f"Decoding the image takes more than {self._timeout_s:g} s of processor time.",
+                hint=_HINT,
+            )
         return super().read(size)
 
     def allow_slow(self) -> None:

@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from service.engine.decode import FORMATS, decode_image
+from service.engine.decode import FORMATS, DecodeOptions, decode_image
 from service.engine.decoding import _is_tiny
-from service.engine.errors import ImageDecodeError, ImageTooLargeError
+from service.engine.errors import ImageDecodeError, ImageTooLargeError, ImageTooSlowError
 from service.engine.screening import MeteredFile
 from service.metadata import Resize
 from tests.resilience.hostile.bombs import bombs
@@ -76,6 +77,19 @@ def test_a_file_that_is_read_too_often():
         list(iter(file.read, None))
     with pytest.raises(ImageDecodeError, match="many more parts"):
         decoded(jpeg_with(segment(0xE5) * 5000))
+
+
+def test_a_file_that_takes_too_long():
+    """Processor time counts, so that waiting is free."""
+    data = encoded(noise(size=(2000, 2000)), "PNG")
+    size, rule = (8, 8), Resize()
+    hasty, patient = DecodeOptions(timeout_s=0.001), DecodeOptions(timeout_s=60)
+    with pytest.raises(ImageTooSlowError, match=r"0\.001 s of processor time"):
+        decode_image(data, *size, rule, options=hasty)
+    assert decode_image(data, *size, rule, options=patient).shape == (8, 8, 3)
+    file = MeteredFile(data, 0.05)
+    time.sleep(0.1)
+    assert file.read(8)
 
 
 def test_slow_forms_may_have_only_some_pixels():
