@@ -75,3 +75,16 @@ def test_runs_are_timed_in_doubling_sizes_up_to_the_cap_and_the_budget():
     assert next(iter(timings)) == 1
     assert len(timings) <= 3
     assert timings[1] >= 0.03
+
+
+def test_larger_batches_are_timed_until_they_are_dearer():
+    """Those that cost the same an image are worth having: there are fewer of them."""
+
+    def even(images: np.ndarray) -> None:
+        time.sleep(0.002 * len(images))
+
+    def dearer(images: np.ndarray) -> None:
+        time.sleep(0.002 * len(images) * (1 if len(images) < 8 else 1.3))
+
+    assert list(time_runs(even, 2, 3, 32, budget_s=60)) == [1, 2, 4, 8, 16, 32]
+    assert list(time_runs(dearer, 2, 3, 32, budget_s=60)) == [1, 2, 4, 8]
