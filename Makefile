@@ -71,7 +71,7 @@ gpu-benchmark: $(SERVE)/.installed-$(EXTRA) ## Time every way of serving on DEVI
 	$(SERVE)/bin/python benchmarks/gpu_serving.py --device $(DEVICE) $(ARGS)
 
 .PHONY: benchmark
-benchmark: $(DEV)/.installed ## Compare with other servers, half an hour; ARGS=--quick for a smoke run
+benchmark: $(DEV)/.installed ## Compare with other servers, forty minutes; ARGS=--quick for a smoke run
 	$(DEV)/bin/python benchmarks/serving.py $(ARGS)
 
 .PHONY: resilience

@@ -1,9 +1,9 @@
 """Our service and seven others under the same load, and whether it reaches its goals.
 
-    make benchmark                      # all of it, about half an hour on two cores
+    make benchmark                      # all of it, some forty minutes on two cores
     make benchmark ARGS=--quick         # a smoke run of some minutes; its figures mean nothing
     python benchmarks/serving.py --only adaresnet,fastapi --models resnet20
-    python benchmarks/serving.py --variant "adaresnet, 2 workers=--workers 2"
+    python benchmarks/serving.py --variant "adaresnet, drafts=--jpeg-draft true"
 
 Needs Linux, wrk, and Java 17 for TorchServe. Each peer gets an environment of its own below
 runs/peers, made from benchmarks/peers/<peer>/requirements.txt on its first run; together they take
@@ -127,7 +127,11 @@ def _partial(args: argparse.Namespace) -> bool:
 
 def _chosen(args: argparse.Namespace) -> list[Contender]:
     variants = [text.partition("=") for text in args.variant]
-    found = [ours("adaresnet", ""), *(ours(name, more) for name, _, more in variants), *peers()]
+    cores = len(os.sched_getaffinity(0))
+    own = [ours("adaresnet", "")]
+    if cores > 1:  # as the others are set that have workers
+        own.append(ours(f"adaresnet, {cores} workers", f"--workers {cores}"))
+    found = [*own, *(ours(name, more) for name, _, more in variants), *peers()]
     unknown = set(args.only or ()) - {one.name for one in found}
     if unknown:
         known = ", ".join(one.name for one in found)

@@ -28,7 +28,7 @@ from service.workers import Seat
 _LINGER_S = 3.0
 _LAST_S = 0.5  # the same in a process that ends: its answer is that it does
 _SILENT_S = 2.0
-_ACCEPT_S = 1.0
+_ACCEPT_S, _NOBODY_CAME_S = 1.0, 0.1
 # Signals that come so close together are one: to a process and to the group that it is in.
 _SAME_MOMENT_S = 0.1
 _GIVE_UP_S = 1.0  # for refusing what was not answered in time
@@ -139,9 +139,12 @@ class Server(uvicorn.Server):
         """Take over what the kernel has accepted: it would be reset with its listening socket."""
         for listener in listeners:
             take_no_more(listener)
-        until_s = time.monotonic() + _ACCEPT_S
-        while any(map(has_waiting, listeners)) and time.monotonic() < until_s:  # noqa: ASYNC110
-            await asyncio.sleep(0)  # one is accepted each time round, and nothing tells the last
+        came_s = began_s = time.monotonic()
+        while time.monotonic() < min(came_s + _NOBODY_CAME_S, began_s + _ACCEPT_S):
+            waiting = any(map(has_waiting, listeners))
+            if waiting:
+                came_s = time.monotonic()
+            await asyncio.sleep(0 if waiting else 0.001)  # one is accepted each time round
 
     async def _linger(self, seconds: float) -> None:
         """Accept no more, but answer on connections that are open."""
