@@ -236,18 +236,19 @@ class Lanes:
         self._interrupts[lane] = Interrupt()
         if hung.wide:
             self._wide = False
-        with contextlib.suppress(RuntimeError):
-            hung.loop.call_soon_threadsafe(give_up, hung)
         if not hung.owner.replaceable:
             self._broken = "a run hangs in a session that can't run anything else meanwhile"
-            return
-        try:
-            self._start(lane)
-        except RuntimeError as error:
-            self._broken = f"a run hangs, and its thread can't be replaced: {error}"
-            return
-        self.idle.append(lane)
-        self._hand_out()
+        else:
+            try:
+                self._start(lane)
+            except RuntimeError as error:
+                self._broken = f"a run hangs, and its thread can't be replaced: {error}"
+            else:
+                self.idle.append(lane)
+                self._hand_out()
+        # Last, for who is told may ask how the lanes are.
+        with contextlib.suppress(RuntimeError):
+            hung.loop.call_soon_threadsafe(give_up, hung)
 
 
 def _report(batch: Batch, now_s: float) -> None:
