@@ -42,7 +42,7 @@ def requests(series: Series, **labels: str) -> float:
     return total(series, name, route="/v1/classify", **labels)
 
 
-def eventually(check: Callable[[], bool], timeout_s: float = 15) -> None:
+def eventually(check: Callable[[], bool], timeout_s: float = 60) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + timeout_s
     while not check():

@@ -119,12 +119,6 @@ def test_a_process_in_which_too_much_hangs_says_so(models, tmp_path):
 def test_a_worker_in_which_too_much_hangs_is_replaced(models, tmp_path):
     flags = (*FLAGS, "--instances", "1", "--workers", "2")
     with serving(models, tmp_path, *flags) as server:
-        # Both in the same worker, over one connection.
-        with server.client() as client:
-            for _ in range(2):
-                answer = classify(client, picture(WHITE, WHITE, WHITE), "stuck")
-                assert answer.status_code == 504
-        eventually(lambda: "is to be replaced: 2 runs hang" in server.log.read_text(), 30)
 
         def all_live() -> bool:
             with contextlib.suppress(httpx.TransportError):
@@ -132,7 +126,15 @@ def test_a_worker_in_which_too_much_hangs_is_replaced(models, tmp_path):
                 return all(httpx.get(url).status_code == 200 for url in urls)
             return False
 
-        eventually(all_live, 60)
+        eventually(all_live)  # the other worker, too, has loaded everything
+        # Both in the same worker, over one connection.
+        with server.client() as client:
+            for _ in range(2):
+                answer = classify(client, picture(WHITE, WHITE, WHITE), "stuck")
+                assert answer.status_code == 504
+        eventually(lambda: "is to be replaced: 2 runs hang" in server.log.read_text(), 30)
+
+        eventually(all_live)
         with server.client() as client:
             assert first(classify(client, picture(10, 200, 10), "stuck")) == 1
         eventually(lambda: timed_out(scrape(server.url), "stuck", "given_up") == 2)
