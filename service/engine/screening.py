@@ -58,7 +58,7 @@ class MeteredFile(io.BytesIO):
         super().__init__(data)
         self._reads_left = _READS + len(data) // _BYTES_A_READ
         self._timeout_s = timeout_s
-        self._until_s = time.thread_time() + timeout_s if timeout_s else float("inf")
+        self._until_s = time.thread_time() + timeout_s
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read on.

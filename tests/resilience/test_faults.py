@@ -12,21 +12,23 @@ from tests.resilience.faults import EVERY
 from tests.resilience.ledger import Ledger
 
 # One of each kind: all of them take as long as all other tests together.
-_CHOSEN = (
-    *("worker-killed", "worker-hangs", "process-stopped", "workers-replaced", "probe-killed"),
-    *(
-        "broken",
-        "removed",
-        "unloaded",
-        "swaps",
-        "quota",
-        "open-files",
-        "memory",
-        "log-gone",
-        "metrics-damaged",
-        "stop",
-    ),
-)
+_CHOSEN = {
+    "worker-killed",
+    "worker-hangs",
+    "process-stopped",
+    "workers-replaced",
+    "probe-killed",
+    "broken",
+    "removed",
+    "unloaded",
+    "swaps",
+    "quota",
+    "open-files",
+    "memory",
+    "log-gone",
+    "metrics-damaged",
+    "stop",
+}
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -42,7 +44,7 @@ def test_every_good_request_is_accounted_for(fault: Fault):
 
 
 def test_every_chosen_fault_is_there():
-    assert set(_CHOSEN) <= {fault.name for fault in EVERY}
+    assert {fault.name for fault in EVERY} >= _CHOSEN
 
 
 def test_a_ledger_notices_what_never_ended():

@@ -31,6 +31,9 @@ def test_every_setting_has_a_flag_and_an_environment_twin(monkeypatch, capsys):
 def test_wrong_values_and_unknown_keys_are_refused(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="port"):
         load_settings(["--port", "70000"], program="x")
+    with pytest.raises(ValueError, match=r"worker_timeout_s.*must be 0 or at least 2"):
+        load_settings(["--worker-timeout-s", "1"], program="x")
+    assert load_settings(["--worker-timeout-s", "0"], program="x").worker_timeout_s == 0
     with pytest.raises(ValueError, match="there is no flag --no-such-flag"):
         load_settings(["--no-such-flag", "1"], program="x")
     config = tmp_path / "service.toml"

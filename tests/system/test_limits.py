@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.conftest import Exported, Server, draw, free_port, serving
 from tests.service.api.test_connection import CHUNKED, LIVE, POST, Talk, sized
@@ -263,6 +264,18 @@ def test_requests_in_work_are_counted(exported: Exported, tmp_path, picture):
             assert client.get(path).status_code == 200
         one.say(b"x" * 9)
         assert one.hear().status == 422
+        assert client.post("/v1/classify", content=picture).status_code == 200
+
+
+def test_a_picture_that_takes_too_long_to_decode_is_422(exported: Exported, tmp_path, picture):
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    flags = ("--decode-timeout-s", "0.01")
+    with serving(exported.repository, tmp_path, *flags) as server, server.client() as client:
+        answer = client.post("/v1/classify", content=buffer.getvalue())
+        assert (answer.status_code, answer.json()["code"]) == (422, "image_too_slow")
+        assert "0.01 s" in answer.json()["detail"]
         assert client.post("/v1/classify", content=picture).status_code == 200
 
 
