@@ -230,7 +230,7 @@ def _ceilings(one: Prepared, plan: Plan, results: Results) -> Outcome:
     command = [sys.executable, "-m", "comparison.ceilings", str(one.model), str(plan.ceiling_s)]
     done = subprocess.run(
         [*command, *map(str, files)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "ORT_DISABLE_TELEMETRY": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -126,6 +126,7 @@ def _environ(launch: Launch, **more: str) -> dict[str, str]:
         "BENCHMARK_CORES": str(launch.cores),
         "PYTHONPATH": str(PEERS / "shared"),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "ORT_DISABLE_TELEMETRY": "1",  # as our own service has it
         "TMPDIR": str(launch.folder),
         **more,
     }

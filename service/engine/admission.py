@@ -95,6 +95,8 @@ class Admission:
             if place.done() and not place.cancelled():
                 self.leave(images, pixel_bytes)
             else:
+                if self._in_line and self._in_line[0][2] is place:
+                    self._overtaken = 0.0
                 with contextlib.suppress(ValueError):  # it was passed over in the meantime
                     self._in_line.remove((images, pixel_bytes, place))
                 self._let_in()

@@ -245,17 +245,22 @@ class Batcher:
     def _batch(
         self, queues: list[deque[Flow]], size: int, now_s: float, *, wide: bool = False
     ) -> Batch:
-        """Take up to ``size`` images of flows in turns: who has more goes on at the end."""
+        """Take up to ``size`` images of flows in turns.
+
+        A large flow that has more goes on at the end of its queue; a small one stays the first.
+        """
         room, slices = size, list[_Slice]()
         for queue in queues:
             while room and queue:
                 flow = queue.popleft()
                 room -= _take_from(flow, room, slices)
                 self._small_first -= not flow.large
-                if flow.tickets:
+                if not flow.tickets:
+                    flow.queued = False
+                elif flow.large:
                     queue.append(flow)
                 else:
-                    flow.queued = False
+                    queue.appendleft(flow)
         taken = size - room
         self.waiting -= taken
         return Batch(self, slices, taken, wide, now_s)

@@ -322,6 +322,9 @@ def _fitted(
         # Crop and resize in one step: resizing a 1 x 40,000,000 strip by its shorter side first
         # would need gigabytes.
         scale = min(across / width, down / height) * resize.crop
-        left, top = (across - width * scale) / 2, (down - height * scale) / 2
-        box = (left, top, left + width * scale, top + height * scale)
+        # Rounding may leave the picture by a trillionth of a pixel, which Pillow refuses.
+        left = max(0.0, (across - width * scale) / 2)
+        top = max(0.0, (down - height * scale) / 2)
+        right, bottom = min(left + width * scale, across), min(top + height * scale, down)
+        box = (left, top, float(right), float(bottom))
     return image.resize((width, height), _RESAMPLING[resize.filter], box=box)

@@ -78,6 +78,7 @@ class ForeignGraph:
 
     Attributes:
         metadata: What the rest of the engine needs to know, as if the file said it.
+        batch_size: Pictures of every run; None: any number.
     """
 
     def __init__(self, graph: Any, config: ModelConfig) -> None:
@@ -91,6 +92,7 @@ class ForeignGraph:
                 "output.kind is missing; 'logits' or 'probabilities' says what the graph gives."
             )
         self._raw = raw_graph(graph, config)
+        self.batch_size = self._raw.input.batch_size
         self._kind: Kind = config.output.kind
         scores = try_pictures(self._raw)
         self._classes = max(2, scores.shape[1])

@@ -39,6 +39,8 @@ class InstanceOptions:
         lanes: Runs at once.
         cpus: Threads that all lanes have together.
         plan: What is settled of the batches.
+        lane_threads: Threads of a run in a lane, as an earlier model has settled them; None: none
+            has.
         turns: A file by which processes measure one after the other; None: there is one process.
     """
 
@@ -47,6 +49,7 @@ class InstanceOptions:
     cpus: int
     plan: PlanOptions
     turns: Path | None = None
+    lane_threads: int | None = None
 
 
 def count_lanes(device: str, instances: int, threads: int, cpus: int) -> int:
@@ -98,9 +101,11 @@ class Instances:
             DeviceError: As ``Session`` does.
         """
         self._options = options
-        devices = parse_devices(options.sessions.device).each
-        threads = options.sessions.threads or 1
-        made = replace(options.sessions, threads=threads, gpu=gpu_options(options))
+        asked = parse_devices(options.sessions.device)
+        devices = asked.each
+        threads = options.lane_threads or options.sessions.threads or 1
+        strict = options.sessions.strict and asked.demanded
+        made = replace(options.sessions, threads=threads, strict=strict, gpu=gpu_options(options))
         self.first = Session(model, made, config)
         if self.first.device == "cpu":
             devices = (CPU,)
@@ -110,6 +115,7 @@ class Instances:
                 if made.threads > 1:
                     self.first = Session(model, replace(made, device="cpu"), config)
         self.threads = made.threads
+        self._strict = strict
         self.device = ",".join(str(device) for device in devices)
         # A run with one thread has it from its lane, so that all lanes share one session; a
         # session with more keeps threads of its own, and one on a GPU has its own stream there.
@@ -121,6 +127,12 @@ class Instances:
         self._wide: Session | None = None
         self.plan = BatchPlan(1, 1)
         self.timings: Timings = {}
+
+    @property
+    def settled(self) -> InstanceOptions:
+        """How other models are to be loaded, now that it is known what runs here, and how."""
+        sessions = replace(self._options.sessions, device=self.device, strict=self._strict)
+        return replace(self._options, sessions=sessions, lane_threads=self.threads)
 
     @property
     def sessions(self) -> list[Session]:
@@ -170,20 +182,29 @@ class Instances:
     def _measure_on_cpu(self, model: bytes, config: ModelConfig | None) -> None:
         size, options = self.first.metadata.input, self._options
         cap = options.plan.max_batch_size or MAX_BATCH_SIZE
-        self.timings = time_runs(self.first.run, size.height, size.width, cap)
+        # Of a graph that is fixed to a number of pictures a run of one costs as much.
+        least = min(cap, self.first.batch_size or 1)
+        self.timings = time_runs(self.first.run, size.height, size.width, cap, least=least)
         together: Timings | None = None
         shared_out = options.sessions.threads == 0 and options.cpus > 1
-        if shared_out and self.timings[1] >= WORTH_SHARING_S:
+        if shared_out and self.timings[least] >= WORTH_SHARING_S:
             threads = replace(options.sessions, device="cpu", threads=options.cpus, spin=True)
-            self._wide = Session(model, threads, config)
-            together = time_runs(self._wide.run, size.height, size.width, min(cap, options.lanes))
-            if together[1] >= self.timings[1]:
+            self._wide = wide = Session(model, threads, config)
+
+            def time_wide() -> Timings:
+                most = max(least, min(cap, options.lanes))
+                return time_runs(wide.run, size.height, size.width, most, least=least)
+
+            together = time_wide()
+            if together[least] >= self.timings[least]:
                 # Threads that wait for each other lose all as soon as anybody else takes a CPU for
                 # a moment, as may happen just now.
                 time.sleep(_SETTLE_S)
-                again = time_runs(self._wide.run, size.height, size.width, min(cap, options.lanes))
+                again = time_wide()
                 together = {n: min(together.get(n, again[n]), again[n]) for n in again}
-        self.plan = choose_plan(self.timings, together, options.lanes, options.plan, spread=True)
+        # Lanes that share what waits would each pad their part to what the graph is fixed to.
+        plan = options.plan
+        self.plan = choose_plan(self.timings, together, options.lanes, plan, spread=least == 1)
         if not self.plan.wide_up_to:
             self._wide = None
 

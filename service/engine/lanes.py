@@ -176,17 +176,18 @@ class Lanes:
             with contextlib.suppress(RuntimeError):
                 batch.loop.call_soon_threadsafe(deliver, batch)
             batch.count_predictions()
-            done, batch = batch, self._after(lane, batch)
-            if done.given_up:
+            # The last batch is let go: it would keep its pixels, and a model that is gone.
+            replaced, batch = self._after(lane, batch)
+            if replaced:
                 _logger.warning("a run that was given up has come back")
                 return
 
-    def _after(self, lane: int, done: Batch) -> Batch | None:
-        """Free the lane and take what comes next, if anything waits."""
+    def _after(self, lane: int, done: Batch) -> tuple[bool, Batch | None]:
+        """Free the lane; says whether another thread has it, and what comes next if not."""
         with self._lock:
             if done.given_up:
                 self.lost -= 1
-                return None  # another thread has the lane
+                return True, None
             self._running[lane] = None
             if done.interrupted_s is not None:
                 self._interrupts[lane] = Interrupt()
@@ -197,7 +198,7 @@ class Lanes:
             if batch is None:
                 self.idle.append(lane)
             self._hand_out()
-            return batch
+            return False, batch
 
     def _watch(self) -> None:
         """What the watchdog does all its life."""

@@ -8,7 +8,7 @@ others as small as costs hardly anything.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +51,7 @@ def time_runs(
     width: int,
     max_batch_size: int,
     *,
+    least: int = 1,
     sizes: Sequence[int] | None = None,
     budget_s: float = _BUDGET_S,
 ) -> Timings:
@@ -63,23 +64,30 @@ def time_runs(
         height: Pixels.
         width: Pixels.
         max_batch_size: The cap.
+        least: The first size, where a run of fewer costs the same; they are doubled from there.
         sizes: Batch sizes to time instead, ascending, whether they are cheaper or not; on a GPU
             they only cost more once it is full.
         budget_s: A size that has not begun by then is left out; the first is timed in any case.
     """
     until_s = time.perf_counter() + budget_s
-    pixels = np.random.default_rng(0).integers(
-        0, 256, (max_batch_size, height, width, 3), dtype=np.uint8
-    )
+    random = np.random.default_rng(0)
     timings: dict[int, float] = {}
-    powers = [1 << exponent for exponent in range(max_batch_size.bit_length())]
-    for size in sizes or powers:
-        timings[size] = _fastest(run, pixels[:size], until_s)
+    for size in sizes or _doubled(min(least, max_batch_size), max_batch_size):
+        # Drawn when their turn comes: with large pictures it rarely does.
+        pixels = random.integers(0, 256, (size, height, width, 3), dtype=np.uint8)
+        timings[size] = _fastest(run, pixels, until_s)
         if time.perf_counter() > until_s:
             break
-        if not sizes and size >= 8 and timings[size] > _DEARER * 4 * timings[size // 4]:
+        quarter_s = timings.get(size // 4, float("inf"))
+        if not sizes and size >= 8 and timings[size] > _DEARER * 4 * quarter_s:
             break
     return timings
+
+
+def _doubled(size: int, up_to: int) -> Iterator[int]:
+    while size <= up_to:
+        yield size
+        size *= 2
 
 
 def _fastest(run: Callable[[Pixels], object], images: Pixels, until_s: float) -> float:

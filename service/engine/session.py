@@ -55,6 +55,8 @@ class SessionOptions:
     Attributes:
         device: As ``parse_devices`` reads it; of several, the first. GPUs that are named fail where
             they can't run; ``auto`` falls back to the CPU with a warning.
+        strict: A GPU that is named takes a model as a whole or not at all; else, and with ``auto``,
+            parts of it may run on the CPU, with a warning.
         threads: Threads that one run may use on the CPU.
         spin: They wait actively for each other: faster where nothing else runs.
         gpu: What matters on GPUs only.
@@ -63,6 +65,7 @@ class SessionOptions:
     device: str = "auto"
     threads: int = 1
     spin: bool = False
+    strict: bool = True
     gpu: GpuOptions = field(default_factory=GpuOptions)
 
 
@@ -85,6 +88,7 @@ class Session:
         provider: The execution provider that really runs the network, never the configured one.
         device: Where: ``cpu``, ``cuda:0``, ``tensorrt:1``.
         buckets: The batch sizes that it runs, smaller batches being padded; empty: any.
+        batch_size: Pictures of every run where the graph is fixed to it, others being padded.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class Session:
             self.buckets = opened.graph.buckets
             self._runs_until_warm = opened.graph.runs_until_warm
         self._foreign: ForeignGraph | None = None
+        self.batch_size: int | None = None
         own = _read_metadata(self._session)
         if own is not None:
             _check_signature(self._session, own)
@@ -114,6 +119,7 @@ class Session:
         elif config is not None:
             self._foreign = ForeignGraph(self._session, config)
             self.metadata = self._foreign.metadata
+            self.batch_size = self._foreign.batch_size
         else:
             raise ModelLoadError(
                 f"The model has no {METADATA_KEY!r} in its metadata, and there is no config.toml.",
@@ -185,9 +191,10 @@ def open_graph(model: bytes | Path, options: SessionOptions) -> Any:
 def _open(model: bytes | Path, options: SessionOptions) -> Opened:
     devices = parse_devices(options.device)
     device = devices.each[0]
+    strict = options.strict and devices.demanded
     if device.kind != "cpu":
         try:
-            return open_on_gpu(model, device, options.threads, options.gpu, strict=devices.demanded)
+            return open_on_gpu(model, device, options.threads, options.gpu, strict=strict)
         except DeviceError as error:
             if devices.demanded:
                 raise

@@ -78,6 +78,20 @@ def test_small_requests_overtake_one_that_waits_but_not_for_ever():
     asyncio.run(scenario())
 
 
+def test_what_overtook_one_that_gave_up_counts_against_nobody_else():
+    async def scenario() -> None:
+        admission = Admission(AdmissionLimits(images=10, pixel_bytes=100))
+        admission.enter(9, 0)
+        for _ in range(2):
+            waiting = asyncio.create_task(admission.enter_later(2, 0))
+            await asyncio.sleep(0)
+            assert overtaking(admission, 1, 0) == 8
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+    asyncio.run(scenario())
+
+
 def test_memory_counts_when_others_overtake():
     async def scenario() -> None:
         admission = Admission(AdmissionLimits(images=1000, pixel_bytes=100))

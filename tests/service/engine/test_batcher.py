@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -122,6 +124,34 @@ def test_a_large_request_holds_a_small_one_up_for_one_small_batch_at_most(start)
         assert {len(batch) for batch in turnstile.begun[2:-1]} == {2}  # another may come soon
 
     start(1, BatchPlan(8, 2), scenario)
+
+
+def test_a_small_request_that_a_batch_cuts_goes_on_with_the_next(start):
+    async def scenario(lanes: Lanes, batcher: Batcher, turnstile: Turnstile) -> None:
+        first = await begin(lanes, batcher, 0)
+        turnstile.settle(lanes)
+        requests = ([1, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12])
+        tasks = [await begin(lanes, batcher, *numbers) for numbers in requests]
+        turnstile.open = True
+        turnstile.end(turnstile.running[0])
+        await asyncio.gather(first, *tasks)
+        assert turnstile.begun == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
+
+    start(1, BatchPlan(8, 4), scenario)
+
+
+def test_an_idle_lane_keeps_nothing_of_what_it_has_run(start):
+    async def scenario(lanes: Lanes, batcher: Batcher, turnstile: Turnstile) -> None:
+        turnstile.open = True
+        other = Batcher(turnstile, BatchPlan(4, 4))
+        await submit(lanes, other, numbered(1))
+        turnstile.settle(lanes)
+        left = weakref.ref(other)
+        del other
+        gc.collect()
+        assert left() is None
+
+    start(1, BatchPlan(4, 4), scenario)
 
 
 def test_a_large_request_goes_on_although_small_ones_never_end(start):

@@ -162,3 +162,20 @@ def test_models_from_elsewhere_run_in_buckets_too(exported, gpus, rng):
     ours = Session(exported.result.path, SessionOptions("cpu")).run(images)
     assert np.allclose(instances.run(images, 1, False).logits, ours.logits, atol=1e-4)
     assert instances.first.buckets == (1, 2, 4, 8)
+
+
+def test_a_graph_fixed_to_a_batch_is_planned_in_such_batches(exported):
+    model = onnx.load(exported.result.path)
+    del model.metadata_props[:]
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_value = 8
+    config = ModelConfig.model_validate(
+        {"labels": ["a", "b", "c"], "output": {"kind": "logits", "name": "logits"}}
+    )
+    data = model.SerializeToString()
+    for cap, least in ((0, 8), (4, 4)):
+        instances = Instances(data, options("cpu", cap=cap), config)
+        instances.measure(data, config)
+        assert min(instances.timings) == least
+        assert instances.plan.small_batch_size >= least
+        assert not instances.plan.spread  # each part would be padded to eight

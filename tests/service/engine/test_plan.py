@@ -77,6 +77,8 @@ def test_runs_are_timed_in_doubling_sizes_up_to_the_cap_and_the_budget():
     assert list(time_runs(run, 2, 3, 5, budget_s=60)) == [1, 2, 4]
     assert set(seen) == {1, 2, 4}
 
+    assert list(time_runs(run, 2, 3, 30, least=6, budget_s=60)) == [6, 12, 24]
+
     def slow(images: np.ndarray) -> None:
         time.sleep(0.03)
 
