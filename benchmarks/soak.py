@@ -6,8 +6,9 @@
 
 Needs Linux and the development environment. Clients send single images, many as an array, many with
 an answer in lines, requests with tiny deadlines, bad ones, a sample of the hostile inputs, and hang
-up; versions are swapped all the time, and in the first third all workers are replaced (SIGHUP).
-Every good request is accounted for. Writes samples, a table and a drawing to runs/soak/.
+up; the version that answers is swapped all the time, and in the first third all workers are
+replaced (SIGHUP). Every good request is accounted for; a swap counts when it has answered, and a
+replacement when the workers are others. Writes samples, a table and a drawing to runs/soak/.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,13 +36,14 @@ from tests.resilience.bench import free_port  # noqa: E402
 from tests.resilience.ledger import Ledger  # noqa: E402
 from tests.resilience.repository import Repository  # noqa: E402
 from tests.resilience.rough import Rough  # noqa: E402
-from tests.resilience.service import Service, serving  # noqa: E402
+from tests.resilience.service import Service, serving, wait_until  # noqa: E402
 from tests.resilience.traffic import Request, Traffic, lines, many, single  # noqa: E402
 
 _MAKERS = (single, single, single, single, many, lines)
 _SAMPLE_S = 1.0
 _WINDOW_S = 5.0  # of a percentile
 _SETTLE = 0.1  # of the time, before anything is compared
+_SEEN_S = 60.0  # a file that was put there answers by then, while everything else goes on
 _FLAT, _STEADY_P50, _STEADY_P99 = 10.0, 50.0, 100.0  # per cent
 _MORE_FILES, _MORE_THREADS = 16, 24
 _BEGIN, _END = "<!-- soak: begin -->", "<!-- soak: end -->"
@@ -65,15 +67,22 @@ class Soak:
         began_s: When.
         samples: Of what is held.
         took: When a single image was answered, and after how long; seconds.
-        swaps: Versions that were put in the place of others.
-        replaced_s: When all workers were told to be replaced.
+        published: Files that were put in the place of others.
+        swaps: Those of them that have answered.
+        planned: How often all workers are to be replaced.
+        replaced_s: When all that had been told to go were gone, and as many others there.
+        missed: Changes that have not come about.
     """
 
     began_s: float = field(default_factory=time.monotonic)
     samples: list[Sample] = field(default_factory=list)
     took: list[tuple[float, float]] = field(default_factory=list)
+    published: int = 0
     swaps: int = 0
+    planned: int = 0
     replaced_s: list[float] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    _leaving: set[int] = field(default_factory=set)
 
     def passed_s(self) -> float:
         """Seconds since the beginning."""
@@ -88,6 +97,48 @@ class Soak:
         """Look at the service."""
         held = service.held()
         self.samples.append(Sample(self.passed_s(), held.rss_mib, held.files, held.threads))
+
+    def swap(
+        self, repository: Repository, is_seen: Callable[[str], bool], patience_s: float = _SEEN_S
+    ) -> None:
+        """Replace the version that answers, and wait until it is seen: none may be passed over."""
+        self.published += 1
+        tag = f"2.{self.published}"
+        try:
+            repository.publish(2, tag)
+            wait_until(lambda: is_seen(tag), f"an answer of {tag}", patience_s)
+        except (AssertionError, OSError) as error:
+            self.missed.append(str(error))
+        else:
+            self.swaps += 1
+
+    def replace(self, service: Service) -> None:
+        """Tell all workers to go, and others to come."""
+        self._leaving = set(service.serving_pids)
+        service.process.send_signal(signal.SIGHUP)
+
+    def is_replacing(self, service: Service) -> bool:
+        """Whether somebody who was told to go is still there, or not all others are."""
+        if self._leaving:
+            now = set(service.serving_pids)
+            if self._leaving & now or len(now) < service.workers:
+                return True
+            self._leaving = set()
+            self.replaced_s.append(self.passed_s())
+        return False
+
+    def changes(self, status: int, traces: int) -> Row:
+        """What was changed meanwhile, and how the service ended."""
+        return Row(
+            "changes meanwhile",
+            f"{self.swaps} of {self.published} swaps seen in answers,"
+            f" {len(self.replaced_s)} of {self.planned} replacements of all workers",
+            "all of them, status 0 at the end, no trace in the log",
+            self.swaps == self.published
+            and len(self.replaced_s) == self.planned
+            and status == 0
+            and not traces,
+        )
 
     def percentiles(self, share: float) -> list[tuple[float, float]]:
         """A percentile of each few seconds: seconds since the beginning, milliseconds."""
@@ -147,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for one in soak.samples
         )
     print(f"\n{table}\n{args.out / 'soak.svg'} shows it over time")
-    for complaint in (*ledger.complaints(), *rough.failures[:5]):
+    for complaint in (*ledger.complaints(), *rough.failures[:5], *soak.missed[:5]):
         print(complaint)
     if args.publish:
         _publish(table, _chart(args, soak).svg())
@@ -178,7 +229,7 @@ def _run(
     rough: Rough,
 ) -> None:
     seconds = args.minutes * 60
-    count = args.replacements if args.workers else 0
+    count = soak.planned = args.replacements if args.workers else 0
     # A new worker takes some minutes to have had everything once; then its memory is compared.
     to_replace = [seconds / 3 * (number + 1) / (count + 1) for number in range(count)]
     traffic = Traffic(
@@ -188,9 +239,7 @@ def _run(
 
     def swap() -> None:
         while not ended.wait(args.swap_s):
-            soak.swaps += 1
-            version = 1 + soak.swaps % 2
-            repository.publish(version, f"{version}.{soak.swaps}")
+            soak.swap(repository, traffic.tags.__contains__)
 
     swapping = threading.Thread(target=swap)
     with traffic, rough:
@@ -200,10 +249,10 @@ def _run(
             while soak.passed_s() < seconds:
                 soak.sample(service)
                 service.check_alive()
-                if to_replace and soak.passed_s() > to_replace[0]:
+                replacing = soak.is_replacing(service)
+                if to_replace and not replacing and soak.passed_s() > to_replace[0]:
                     to_replace.pop(0)
-                    soak.replaced_s.append(soak.passed_s())
-                    service.process.send_signal(signal.SIGHUP)
+                    soak.replace(service)
                 if len(soak.samples) % 30 == 0:
                     print(
                         f"{soak.passed_s() / 60:5.1f} min: {ledger.right} right answers,"
@@ -238,12 +287,7 @@ def _judge(
             "no failure",
             not rough.failures,
         ),
-        Row(
-            "changes meanwhile",
-            f"{soak.swaps} swaps, {len(soak.replaced_s)} replacements of all workers",
-            "status 0 at the end, no trace in the log",
-            status == 0 and not traces,
-        ),
+        soak.changes(status, traces),
     ]
     early_mib, late_mib = _ends([one.rss_mib for one in after])
     drift = _per_cent(early_mib, late_mib)

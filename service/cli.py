@@ -65,6 +65,11 @@ def fail(program: str, message: str, status: int = 1) -> int:
     return status
 
 
+def explain(error: Exception) -> str:
+    """What happened, and what would be right where the error says that."""
+    return f"{error} {getattr(error, 'hint', '')}".strip()
+
+
 def missing_extra(error: ModuleNotFoundError, module: str) -> str | None:
     """One line that says what to install; None where it is our own module that is missing.
 

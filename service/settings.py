@@ -7,7 +7,7 @@ from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
@@ -34,6 +34,9 @@ _KSERVE_FLAGS: dict[str, str | list[str]] = {
     "port": ["http-port", "http_port"],
 }
 _CONTAINER_FLAGS = ("--model-dir", "--model_dir", "--http-port", "--http_port")
+_NEVER_EMPTY = (
+    *("default_model", "models", "tensorrt_cache", "api_keys_file", "tls_certificate", "tls_key"),
+)
 
 
 def _checked_device(text: str) -> str:
@@ -45,10 +48,11 @@ def _checked_device(text: str) -> str:
     return text
 
 
-class _Environment(EnvSettingsSource):
+class Environment(EnvSettingsSource):
     """The environment, without what Kubernetes says about a Service named "adaresnet"."""
 
     def __call__(self) -> dict[str, Any]:
+        """Read it."""
         found = super().__call__()
         return {
             name: value
@@ -157,6 +161,12 @@ class Settings(
         ge=1,
         description="largest picture, part of a form or JSON document, which are held whole",
     )
+    max_held_bytes: int = Field(
+        default=2**30,
+        ge=2**20,
+        description="memory for what is held of the bodies and answers of all requests, without the"
+        " first MiB of each, before 503",
+    )
     max_images: int = Field(default=100_000, ge=1, description="images of one request")
     max_image_pixels: int = Field(
         default=40_000_000, ge=1, description="width x height of an image"
@@ -196,6 +206,14 @@ class Settings(
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
+    @field_validator(*_NEVER_EMPTY, mode="before")
+    @classmethod
+    def _is_not_empty(cls, value: object) -> object:
+        # As templates write it. As a path it would be the working folder, as a name no model's.
+        if value == "":
+            raise PydanticCustomError("empty", "it is empty; leave it out")
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -206,7 +224,7 @@ class Settings(
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read flags, environment and TOML file, in this order of precedence."""
-        return init_settings, _Environment(settings_cls), TomlConfigSettingsSource(settings_cls)
+        return init_settings, Environment(settings_cls), TomlConfigSettingsSource(settings_cls)
 
     @property
     def repository(self) -> Path:

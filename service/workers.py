@@ -40,7 +40,8 @@ _LOOKS = 4
 _TRACE_S = 1.0  # for a worker that hangs to print where
 # Signals that come so close together are one: to a process and to the group that it is in.
 _SAME_MOMENT_S = 0.1
-# A worker that dies sooner than this was hardly of use: the next one waits, longer each time.
+# A worker that dies sooner than this, or never served, was hardly of use: the next one waits,
+# longer each time.
 _SOON_S = 10.0
 _FIRST_WAIT_S, _MAX_WAIT_S = 0.5, 30.0
 _logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class Seat:
         self._report(_ALIVE)
 
     def report_fatal(self, reason: str) -> None:
-        """Say why no worker can ever serve; to be followed by the end of this one."""
+        """Say why no worker that starts now can serve; to be followed by the end of this one."""
         self._report(_FATAL + " ".join(reason.split()).encode()[:_MAX_REASON_BYTES])
 
     def report_sick(self, reason: str) -> None:
@@ -91,6 +92,7 @@ class _Worker:
     pid: int
     tie: socket.socket
     replaces: _Worker | None
+    again: bool  # somebody was in its place before
     started_s: float = field(default_factory=time.monotonic)
     serving: bool = False
     leaving: bool = False
@@ -214,8 +216,11 @@ class Supervisor:
                 self._to_replace.append(worker)
         elif report.startswith(_FATAL):
             reason = report.removeprefix(_FATAL).decode(errors="replace")
+            others = any(one is not worker and not one.leaving for one in self._workers)
             if worker.replaces is not None:
                 _logger.error("the replacement can't serve: %s", reason)
+            elif worker.again and others:  # they go on, and it is tried again later and later
+                _logger.error("worker %d can't serve: %s", worker.pid, reason)
             elif not self._stopping:
                 self._failure = reason
                 self._stop()
@@ -248,7 +253,8 @@ class Supervisor:
         """Settle when a place is taken again: at once, unless workers keep dying in it."""
         place = self._places[worker.place]
         now_s = time.monotonic()
-        place.early_deaths = place.early_deaths + 1 if now_s - worker.started_s < _SOON_S else 0
+        early = not worker.serving or now_s - worker.started_s < _SOON_S
+        place.early_deaths = place.early_deaths + 1 if early else 0
         wait_s = 0.0
         if place.early_deaths > 1:
             wait_s = min(_MAX_WAIT_S, _FIRST_WAIT_S * 2.0 ** min(place.early_deaths - 2, 16))
@@ -283,7 +289,7 @@ class Supervisor:
             self._be_worker(Seat(number, self._places[place].listeners, theirs, again))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [*_STOP_SIGNALS, signal.SIGHUP])
         theirs.close()
-        self._workers.append(_Worker(number, place, pid, ours, replaces))
+        self._workers.append(_Worker(number, place, pid, ours, replaces, again))
         _logger.debug("worker %d started as number %d", pid, number)
 
     def _be_worker(self, seat: Seat) -> NoReturn:

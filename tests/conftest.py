@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.cli import main
 from training.config import TrainConfig
 from training.export.pipeline import ExportRequest, ExportResult, export_checkpoint
 from training.loop import fit
@@ -34,6 +35,9 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 # Tests look for words in the log, and wait for no load balancers.
 LOG_TO_READ = {"ADARESNET_LOG_FORMAT": "text", "ADARESNET_DRAIN_DELAY_S": "0"}
+# Nobody on the internet is asked, and to read whom to trust there takes each client 20 ms.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = os.devnull
 
 
 def draw(name: str, rng: np.random.Generator, size: tuple[int, int] = (16, 16)) -> Image.Image:
@@ -164,6 +168,24 @@ def client(server: Server) -> Iterator[httpx.Client]:
     """A client of the shared server."""
     with server.client() as connected:
         yield connected
+
+
+@pytest.fixture
+def run_here(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process, where a process is not what is tested.
+
+    It returns the exit status, and what was written to standard output and standard error.
+    """
+
+    def run(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as ended:  # as argparse ends it
+            status = int(ended.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -23,10 +23,15 @@ class IdentityProvider:
         self.fetches = 0
         self.says_issuer: str | None = None
         self.is_up = True
+        self.was_asked = threading.Event()
+        self.may_answer = threading.Event()  # cleared: it takes requests and says nothing
+        self.may_answer.set()
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                provider.was_asked.set()
+                provider.may_answer.wait()
                 if not provider.is_up:
                     self.send_error(503)
                     return
@@ -49,6 +54,7 @@ class IdentityProvider:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.may_answer.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

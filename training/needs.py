@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.config import TrainConfig
+from training.data.memory import free_host_bytes
 from training.networks.registry import AdaptiveNetwork
 
-_CGROUP = Path("/sys/fs/cgroup")
-_MEMINFO = Path("/proc/meminfo")
 _EVALUATED = 500
 # Besides what the backward pass needs there are gradients of activations, scratch space and freed
 # memory in pieces. Measured on a CPU: 1.1 to 1.8 times what is needed; on a GPU not yet.
@@ -116,17 +113,7 @@ def free_bytes(device: torch.device) -> int | None:
     """Memory that a run may take, bytes; None where the system doesn't say."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = []
-    try:
-        rows = _MEMINFO.read_text().splitlines()
-        free.append(next(int(r.split()[1]) * 1024 for r in rows if r.startswith("MemAvailable")))
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        if limit != "max":
-            free.append(int(limit) - int((_CGROUP / "memory.current").read_text()))
-    except (OSError, StopIteration, ValueError):
-        if not free and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
-            free.append(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    return min(free) if free else None
+    return free_host_bytes()
 
 
 def say_duration(seconds: float) -> str:

@@ -15,7 +15,7 @@ from service.engine.repository import ReadyVersion
 
 Headers = list[tuple[bytes, bytes]]
 
-_RESULTS_AT_ONCE = 1000
+_CLASSES_AT_ONCE = 10_000
 _DIGEST_DIGITS = 12  # tell files apart; GET /v1/models has all of them
 
 
@@ -27,10 +27,21 @@ def image_problem(error: ImageError, index: int) -> dict[str, Any]:
 def write_answer(model: ReadyVersion, outcome: Outcome) -> bytes:
     """JSON as ``service.api.schemas.ClassifyResponse`` describes it."""
     head = orjson.dumps({"model": model.name, "version": model.version})
+    pieces = [head[:-1] + b',"results":[']
     # Some at a time: as Python objects, results take ten times the memory of their text.
-    results = _results(model, outcome)
-    texts = iter(lambda: _dumps(list(itertools.islice(results, _RESULTS_AT_ONCE)))[1:-1], b"")
-    return b"".join((head[:-1], b',"results":[', b",".join(texts), b"]}"))
+    some: list[dict[str, Any]] = []
+    classes = 0
+    for result in _results(model, outcome):
+        some.append(result)
+        classes += 1 + len(result.get("predictions", ()))
+        if classes >= _CLASSES_AT_ONCE:
+            pieces += [_dumps(some)[1:-1], b","]
+            some, classes = [], 0
+    if some:
+        pieces.append(_dumps(some)[1:-1])
+    elif len(pieces) > 1:
+        pieces.pop()  # there is nothing behind the last comma
+    return b"".join((*pieces, b"]}"))
 
 
 def write_lines(model: ReadyVersion, outcome: Outcome) -> bytes:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from fastapi import FastAPI
 
 from service.api import classify, docs_page, errors, home, kserve, large_json, openapi, status
 from service.api import metrics as metrics_route
-from service.api.auth.build import build_gate
+from service.api.auth.build import build_gate, find_risks
 from service.api.auth.rates import SharedRates
 from service.api.browser import parse_origins
 from service.api.front import Front
+from service.api.held import HeldBytes
 from service.api.lifecycle import Lifecycle
 from service.api.limits import BodyLimits
 from service.api.oip import routes as oip_routes
@@ -64,6 +66,8 @@ def create_app(
         ValueError: A setting that says who may call is wrong, or its file can't be read.
     """
     gate = build_gate(settings, rates)
+    for risk in find_risks(settings):
+        _logger.warning("%s", risk)
     origins = parse_origins(settings.cors_origins)
     metrics = metrics or Metrics(max_classes=settings.metrics_classes)
     shared = metrics.folder if metrics else None
@@ -77,12 +81,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loaded = asyncio.Event()
         watching = _watch(predictor, settings.repository_poll_s, on_fatal, loaded)
-        async with _in_background(
-            watching,
-            _tell_other_workers(predictor),
-            _follow_other_workers(predictor),
-            *gate.watches(),
-        ):
+        async with _in_background(watching, *_among_workers(predictor), *gate.watches()):
             if load_first:
                 await loaded.wait()
             yield
@@ -92,23 +91,14 @@ def create_app(
         if tracing is not None:
             await asyncio.to_thread(tracing.close)
 
-    app = FastAPI(
-        title="AdaResNet Serving",
-        version=metadata.version("adaresnet"),
-        summary="Image classification over HTTP: adaptive residual networks on ONNX Runtime.",
-        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-        lifespan=lifespan,
-        redirect_slashes=False,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # there are ours
-        docs_url=None,  # a page of our own
-        redoc_url=None,
-    )
+    app = _bare_app(lifespan)
     app.state.auth = gate
     app.state.predictor, app.state.metrics = predictor, predictor.metrics
     app.state.lifecycle = Lifecycle(predictor)
     app.state.body_limits = BodyLimits(
         settings.max_images, settings.max_image_pixels, settings.max_buffer_bytes
     )
+    app.state.held_bytes = HeldBytes(settings.max_held_bytes)
     # kserve before status, for which "x:predict" would be the name of a model.
     for routes in (home, classify, kserve, status, metrics_route):
         app.include_router(routes.router)
@@ -126,6 +116,20 @@ def create_app(
         access_log=access_log,
         origins=origins,
         tracing=tracing,
+    )
+
+
+def _bare_app(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]]) -> FastAPI:
+    return FastAPI(
+        title="AdaResNet Serving",
+        version=metadata.version("adaresnet"),
+        summary="Image classification over HTTP: adaptive residual networks on ONNX Runtime.",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=lifespan,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # there are ours
+        docs_url=None,  # a page of our own
+        redoc_url=None,
     )
 
 
@@ -211,6 +215,10 @@ async def _watch(
         first = False
         loaded.set()
         await asyncio.sleep(every_s)
+
+
+def _among_workers(predictor: Predictor) -> tuple[Coroutine[Any, Any, None], ...]:
+    return _tell_other_workers(predictor), _follow_other_workers(predictor)
 
 
 async def _tell_other_workers(predictor: Predictor) -> None:

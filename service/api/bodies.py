@@ -6,18 +6,19 @@ import io
 from collections.abc import AsyncGenerator
 from enum import Enum, auto
 from functools import lru_cache
+from typing import Any
 
-from pydantic import ValidationError
-from starlette.concurrency import run_in_threadpool
+import orjson
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
 from service.api.base64_images import decode_base64
-from service.api.limits import BodyLimits
+from service.api.content_coding import refuse_coding
+from service.api.large_json import read_large
+from service.api.limits import BodyLimits, check_json
 from service.api.multipart import read_parts
 from service.api.ndjson import read_lines
 from service.api.npy import NPY_MAGIC, parse_array, stream_array
-from service.api.schemas import ImagesBody
 from service.engine.errors import (
     EmptyRequestError,
     MalformedRequestError,
@@ -73,12 +74,9 @@ async def read_images(request: Request, limits: BodyLimits) -> Images:
         InputError: The body is empty, too large, of another type, or not what its type says.
         ClientDisconnect: The client hung up before the body's end.
     """
-    encoding, content_type, length = _read_head(request.scope)
-    if encoding not in (b"", b"identity"):
-        raise UnsupportedMediaError(
-            f"Content encoding {encoding.decode('latin-1')!r} is not supported.",
-            hint="Send the body uncompressed.",
-        )
+    encodings, content_type, length = _read_head(request.scope)
+    if encodings:
+        refuse_coding(encodings)
     kind = _kind_of(content_type.partition(b";")[0])
     small = length is not None and length <= min(_SMALL_BYTES, limits.part_bytes)
     if kind is _Kind.MULTIPART:
@@ -105,7 +103,7 @@ async def read_images(request: Request, limits: BodyLimits) -> Images:
     if kind is _Kind.JSON:
         if len(body) <= _PARSE_ON_LOOP_BYTES:
             return _parse_json(body, limits)
-        return await run_in_threadpool(_parse_json, body, limits)
+        return await read_large(request, _parse_json, body, limits)
     if kind is _Kind.NPY or body.startswith(NPY_MAGIC):
         return parse_array(body, limits)
     return [body]
@@ -125,13 +123,14 @@ async def _read_small(request: Request) -> bytes:
     raise ClientDisconnect
 
 
-def _read_head(scope: Scope) -> tuple[bytes, bytes, int | None]:
+def _read_head(scope: Scope) -> tuple[list[bytes], bytes, int | None]:
     """Pick the headers that say how to read the body, in one pass over all of them.
 
     Returns:
-        Content encoding, in lower case; content type, as it came; length in bytes if it is stated.
+        Content encodings, as they came; content type, too; length in bytes if it is stated.
     """
-    encoding = content_type = b""
+    encodings: list[bytes] = []
+    content_type = b""
     length: int | None = None
     chunked = False
     for name, value in scope["headers"]:  # ASGI gives the names in lower case
@@ -142,8 +141,8 @@ def _read_head(scope: Scope) -> tuple[bytes, bytes, int | None]:
         elif name == b"transfer-encoding":
             chunked = True  # goes before a stated length (RFC 9112, 6.3)
         elif name == b"content-encoding":
-            encoding = encoding or value.strip().lower()
-    return encoding, content_type, None if chunked else length
+            encodings.append(value)
+    return encodings, content_type, None if chunked else length
 
 
 @lru_cache(maxsize=64)
@@ -178,22 +177,47 @@ async def _read_large(
     body = io.BytesIO()
     body.write(start)
     async for block in blocks:
-        limits.check_held(body.tell() + len(block), what, hint)
+        limits.hold(body.tell() + len(block), what, hint)
         body.write(block)
     return body.getvalue()
 
 
 def _parse_json(body: bytes, limits: BodyLimits) -> EncodedImages:
+    check_json(body, "Send fewer images in one request.")
     try:
-        texts = ImagesBody.model_validate_json(body).images
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the body"
-        raise MalformedRequestError(
-            f"The JSON body is not right at {where}: {first['msg']}.",
-            hint='Send {"images": ["<base64 or data URL>", ...]}.',
-        ) from None
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise _wrong("", f"Invalid JSON: {error}") from None
+    texts = _texts_of(document)
     if not texts:
         raise EmptyRequestError("'images' is an empty list.", hint=_KINDS_HINT)
     limits.check_images(len(texts))
     return [decode_base64(text) for text in texts]
+
+
+def _texts_of(document: Any) -> list[str]:
+    """What ``ImagesBody`` says, held to by hand, and up to the first thing that is wrong only.
+
+    Pydantic goes on to the last, and tells of each: minutes and gigabytes for a body of others.
+    """
+    if not isinstance(document, dict):
+        raise _wrong("", "Input should be an object")
+    if "images" not in document:
+        raise _wrong("images", "Field required")
+    texts = document["images"]
+    if not isinstance(texts, list):
+        raise _wrong("images", "Input should be a valid array")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise _wrong(f"images.{index}", "Input should be a valid string")
+    for name in document:
+        if name != "images":
+            raise _wrong(name[:100], "Extra inputs are not permitted")
+    return texts
+
+
+def _wrong(where: str, what: str) -> MalformedRequestError:
+    return MalformedRequestError(
+        f"The JSON body is not right at {where or 'the body'}: {what}.",
+        hint='Send {"images": ["<base64 or data URL>", ...]}.',
+    )

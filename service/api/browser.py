@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 Header = tuple[bytes, bytes]
 
+# Set in a request's state to its answer, where it asks whether a page may call.
+PREFLIGHT = "preflight"
 NOSNIFF: Header = (b"x-content-type-options", b"nosniff")
+_WANTS = "access-control-request-method"
 _CSP = b"content-security-policy"
 _OF_PAGES: tuple[Header, ...] = (
     (b"x-frame-options", b"DENY"),
@@ -56,15 +60,27 @@ def parse_origins(text: str) -> list[str]:
 def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     """Let pages of these origins, or of all by ``*``, call an app.
 
-    Preflights are answered before it is asked. Cookies are never sent: callers show their keys in
-    a header.
+    What a preflight is to be answered is in its state, and the app only sends it. Cookies are never
+    sent: callers show their keys in a header.
     """
     if not origins:
         return app
-    return CORSMiddleware(
+    return _Origins(
         app,
         allow_origins=origins,
         allow_methods=["GET", "HEAD", "POST"],
         allow_headers=_MAY_BE_SENT,
         expose_headers=_MAY_BE_READ,
     )
+
+
+class _Origins(CORSMiddleware):
+    """The framework's, which would answer preflights itself, and the app know nothing of them."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope)
+        if scope["method"] == "OPTIONS" and "origin" in headers and _WANTS in headers:
+            scope.setdefault("state", {})[PREFLIGHT] = self.preflight_response(headers)
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)

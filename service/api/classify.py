@@ -13,6 +13,7 @@ from service.api.answers import Headers, write_answer, write_identity, write_rec
 from service.api.bodies import read_images
 from service.api.deadline import TimeoutHeader, timeout_of
 from service.api.encoding import encode
+from service.api.held import hold
 from service.api.schemas import (
     CLASSIFY_BODY,
     LINES_CONTENT,
@@ -26,6 +27,8 @@ from service.engine.predictor import Predictor
 PATH = "/v1/classify"
 # Set in a request's state: the metrics of the model version that it is for.
 ANSWERED_BY = "answered_by"
+
+_BYTES_A_CLASS = 128  # of an answer, whose pieces are joined
 
 router = APIRouter(tags=["classify"])
 
@@ -119,6 +122,7 @@ async def answer(request: Request, query: ClassifyQuery) -> tuple[bytes, Headers
     outcome = await predictor.predict(
         model, images, query.top_k, skip_errors=query.on_error == "skip", timeout_s=timeout_s
     )
+    hold(outcome.count * min(query.top_k, len(model.metadata.labels)) * _BYTES_A_CLASS)
     body = await encode(write_answer, model, outcome, query.top_k)
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if state.receipts:

@@ -5,7 +5,7 @@ on the time that a client takes are ours. A request that asks for an upgrade (Ja
 with its first) is answered as if it had not, body and all, as RFC 9110 section 7.8 allows. And a
 client that hangs up ends the work on its request at once. One that only says that it will send no
 more looks the same, but is answered: it is told to continue, which the system of a client that is
-gone refuses.
+gone refuses. HTTP/1.0 has no such words, and TLS no such half: there it counts as gone.
 """
 
 from __future__ import annotations
@@ -13,40 +13,54 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
 
 from service.api.crowd import Crowd, Leaver
 from service.api.front import GONE, OUT_OF_TIME, TOO_SLOW
+from service.api.head import HeadError, check_head, plain_answer, with_path
 
 _UPGRADE_HEADERS = (b"connection", b"upgrade", b"http2-settings")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # A client that is turned away is given so long to read why.
 _TURN_AWAY_S = 1.0
 LOOK_EVERY_S = 0.5
+# How metrics name what is refused here, before it is a request.
+_CODES = {
+    400: "bad_request",
+    408: "request_too_slow",
+    431: "head_too_large",
+    501: "not_implemented",
+}
 _READ_END = getattr(select, "POLLRDHUP", 0)
 
 
 class Connection(HttpToolsProtocol):
     """A client's connection."""
 
-    def __init__(self, *args: Any, crowd: Crowd, **others: Any) -> None:
-        """Be one of a crowd; the rest is uvicorn's."""
+    def __init__(
+        self, *args: Any, crowd: Crowd, begun: Callable[[], None] | None = None, **others: Any
+    ) -> None:
+        """Be one of a crowd, and say so when it has ``begun``; the rest is uvicorn's."""
         super().__init__(*args, **others)
         self._crowd = crowd
+        self._begun = begun
         self._limits = crowd.limits
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
         super().connection_made(transport)
+        if self._begun is not None:
+            self._begun()
         self._head_bytes = self._unfinished_bytes = 0
-        self._in_head = self._head_began = self._in_body = False
+        self._in_head = self._in_body = False
+        self._moved = False  # a head began, or some of a body came, in the bytes just read
         self._waited_s = self._pause_s = 0.0  # for the head or the body, and for more of the body
         self._received_bytes = self._received_before = self._seen_bytes = 0
         self._unsent_bytes, self._unsent_s = 0, 0.0
@@ -147,24 +161,15 @@ class Connection(HttpToolsProtocol):
         if self._idle_among is not None:
             self._rest(None)
         self._received_bytes += len(data)
-        self._head_began = False
         try:
-            self.parser.feed_data(data)
-            # Where the head began in these bytes, whole requests of a pipeline may be before it.
-            if self._in_head and not self._head_began:
-                # A header comes to us when it is whole; one that never ends must not grow for ever.
-                self._unfinished_bytes += len(data)
-                self._check(self._unfinished_bytes)
-        except _HeadTooLargeError:
-            self._refuse_head()
-        except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_without_upgrade(data[upgrade.args[0] :])
+            while data:
+                data = self._feed(data)
+        except HeadError as error:
+            self._refuse(error.status, error.message)
         except httptools.HttpParserCallbackError as error:
-            if isinstance(error.__context__, _HeadTooLargeError):
-                self._refuse_head()
-            elif isinstance(error.__context__, _CodingError):
-                self._refuse(501, "Only chunked is read as Transfer-Encoding; compress nothing.")
-            elif isinstance(error.__context__, (_HostError, httptools.HttpParserInvalidURLError)):
+            if isinstance(error.__context__, HeadError):
+                self._refuse(error.__context__.status, error.__context__.message)
+            elif isinstance(error.__context__, httptools.HttpParserInvalidURLError):
                 self._refuse(400, "The address or the Host header of the request is not valid.")
             else:
                 raise
@@ -174,11 +179,28 @@ class Connection(HttpToolsProtocol):
             # Empty lines between two requests; what was open goes on to be idle.
             self._rest(self._crowd.silent if self.cycle is None else self._crowd.kept_alive)
 
+    def _feed(self, data: bytes) -> bytes:
+        """Show bytes to the parser; what it left is for another one."""
+        self._moved = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade()
+            return data[upgrade.args[0] :]
+        # A header, a chunk's or one behind the body comes to us when it is whole; one that never
+        # ends must not grow for ever. Before one that began here there may be a whole pipeline.
+        if self._moved:
+            self._unfinished_bytes = 0
+        elif self._in_head or self._in_body:
+            self._unfinished_bytes += len(data)
+            self._check(self._unfinished_bytes)
+        return b""
+
     def on_message_begin(self) -> None:
         """A request begins."""
         if not self._replaying:
-            self._head_bytes = self._unfinished_bytes = 0
-            self._in_head = self._head_began = True
+            self._head_bytes = 0
+            self._in_head = self._moved = True
             self._waited_s = -LOOK_EVERY_S  # up to so much of the first look was before
             super().on_message_begin()
 
@@ -191,33 +213,34 @@ class Connection(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One of its headers."""
-        if not self._replaying:
-            self._head_bytes += len(name) + len(value) + 4
-            self._check(self._head_bytes)
+        if self._replaying:
+            return
+        self._head_bytes += len(name) + len(value) + 4
+        self._check(self._head_bytes)
+        # Behind the body it would say who asks when that was asked already (RFC 9110, 6.5.1).
+        if self._in_head:
             if len(self.headers) >= self._limits.headers:
-                raise _HeadTooLargeError
+                raise self._too_large()
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The end of its head."""
         self._in_head = False
         if not self._replaying:
-            hosts, codings = 0, []
-            for name, value in self.headers:
-                if name == b"host":
-                    hosts += 1
-                elif name == b"transfer-encoding":
-                    codings += [coding.strip().lower() for coding in value.split(b",")]
-            if hosts != 1 and (hosts or self.parser.get_http_version() == "1.1"):
-                raise _HostError  # RFC 9112, 3.2
-            if codings and codings[-1] == b"chunked" and set(codings) != {b"chunked"}:
-                raise _CodingError  # RFC 9112, 6.1; what doesn't end in chunked, the parser refuses
+            parser = self.parser
+            check_head(parser.get_method(), parser.get_http_version(), self.headers)
+            self.url = with_path(self.url)
             self._in_body = True
             self._waited_s = self._pause_s = -LOOK_EVERY_S
             self._received_bytes = self._seen_bytes = 0
             super().on_headers_complete()
             if self._leaving:
                 self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Some of its body."""
+        self._moved = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The end of it."""
@@ -242,7 +265,11 @@ class Connection(HttpToolsProtocol):
 
     def _check(self, size_bytes: int) -> None:
         if size_bytes > self._limits.head_bytes:
-            raise _HeadTooLargeError
+            raise self._too_large()
+
+    def _too_large(self) -> HeadError:
+        limit = f"{self._limits.headers} headers and {self._limits.head_bytes} bytes"
+        return HeadError(431, f"The head of the request has more than {limit}.")
 
     def _is_idle(self) -> bool:
         """Whether the next thing to happen is a new request."""
@@ -310,14 +337,14 @@ class Connection(HttpToolsProtocol):
             return
         self._told = True
         message = "The service has as many connections as it may have; try again in a second."
-        self.transport.write(_plain_answer(503, message, b"retry-after: 1\r\n"))
+        self.transport.write(plain_answer(503, message, b"retry-after: 1\r\n"))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:
             self.transport.close()
 
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """Read on behind the head as if no upgrade had been asked for.
+    def _go_on_without_upgrade(self) -> None:
+        """Be ready to read on behind the head as if no upgrade had been asked for.
 
         The parser takes no more of this connection, so a new one is shown the head again.
         """
@@ -331,38 +358,26 @@ class Connection(HttpToolsProtocol):
             self.parser.feed_data(head)
         finally:
             self._replaying = False
-        if rest:
-            self.data_received(rest)
-
-    def _refuse_head(self) -> None:
-        limit = f"{self._limits.headers} headers and {self._limits.head_bytes} bytes"
-        self._refuse(431, f"The head of the request has more than {limit}.")
 
     def _refuse(self, status: int, message: str) -> None:
-        answer, cycle = _plain_answer(status, message), self.cycle
-        if cycle is None or cycle.response_complete or cycle.more_body:
-            self.transport.write(answer)
+        self._crowd.refused(_CODES[status])
+        answer, cycle = plain_answer(status, message), self.cycle
+        if self._in_body and self.pipeline:
+            self.pipeline.popleft()  # the newest, whose body is wrong
+            self._refusal = answer  # behind the answers to what came before
+        elif cycle is None or cycle.response_complete or self._in_body:
+            # Within an answer, or behind it, another one would be taken for the wrong thing.
+            if not self._in_body or cycle is None or not cycle.response_started:
+                self.transport.write(answer)
             self.transport.close()
         else:
-            self._refusal = answer  # first the answers to what came before
+            self._refusal = answer
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         task = self.loop.create_task(cycle.run_asgi(app))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
         self._working = cycle, task
-
-
-def _plain_answer(status: int, message: str, headers: bytes = b"") -> bytes:
-    """An answer before there is a request that could have a better one."""
-    text = message.encode()
-    head = (
-        STATUS_LINE[status],
-        headers,
-        b"content-type: text/plain; charset=utf-8\r\nx-content-type-options: nosniff\r\n",
-        b"content-length: %d\r\nconnection: close\r\n\r\n" % len(text),
-    )
-    return b"".join((*head, text))
 
 
 def _has(peer: socket.socket, event: int) -> bool:
@@ -372,15 +387,3 @@ def _has(peer: socket.socket, event: int) -> bool:
     poll = select.poll()
     poll.register(peer.fileno(), event)  # besides POLLHUP and POLLERR
     return bool(poll.poll(0))
-
-
-class _HeadTooLargeError(Exception):
-    """Raised to the parser, which stops."""
-
-
-class _HostError(Exception):
-    """Raised to the parser: not exactly one Host header."""
-
-
-class _CodingError(Exception):
-    """Raised to the parser: a body in chunks of something else than itself."""

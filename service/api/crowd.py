@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,11 +58,16 @@ class Crowd:
 
     Connections that never asked anything make room before those that did: when somebody opens more
     and more of them, clients that work go on being served.
+
+    Attributes:
+        limits: Of each connection, and how many there may be.
+        refused: Called with a code for what is refused before there is a request.
     """
 
-    def __init__(self, limits: ConnectionLimits) -> None:
+    def __init__(self, limits: ConnectionLimits, refused: Callable[[str], None]) -> None:
         """Begin with nobody."""
         self.limits = limits
+        self.refused = refused
         self.silent: dict[Leaver, None] = {}
         self.kept_alive: dict[Leaver, None] = {}
         self._staying = self._turned_away = 0
@@ -82,6 +88,7 @@ class Crowd:
 
     def turn_away(self) -> bool:
         """One that may not stay; whether it can be told so."""
+        self.refused("too_many_connections")
         self._turned_away += 1
         return self._turned_away <= _TOLD_AT_ONCE
 

@@ -41,6 +41,7 @@ STATUS_OF: Mapping[type[errors.ServiceError], int] = {
 
 # Set in a request's state: the code of the error that it was answered with.
 PROBLEM = "problem"
+INTERNAL_ERROR = "internal_error"
 _HINT_OF = {
     404: "GET /docs lists the routes.",
     405: "The Allow header lists the methods of this route.",
@@ -144,7 +145,7 @@ def _unexpected(request: Request, error: Exception) -> Response:
     return _problem(
         request,
         500,
-        "internal_error",
+        INTERNAL_ERROR,
         "Internal error",
         "The service failed on this request.",
         "Report it with the request_id; the service's log has the cause.",

@@ -25,9 +25,10 @@ from starlette.types import Message, Receive, Scope, Send
 from service.api import errors
 from service.api.auth.callers import Caller
 from service.api.auth.gate import ALWAYS_ANSWERED, AdminGate, Gate
-from service.api.browser import NOSNIFF, allow_origins, page_headers
+from service.api.browser import NOSNIFF, PREFLIGHT, allow_origins, page_headers
 from service.api.classify import ANSWERED_BY, PATH, answer, answer_streaming
 from service.api.errors import PROBLEM
+from service.api.held import begin_holding
 from service.api.lifecycle import PROBES, Lifecycle
 from service.api.limits import limit_body
 from service.api.oip.infer import answer_shortly as oip_answer
@@ -50,11 +51,18 @@ TOO_SLOW = "too_slow"
 OUT_OF_TIME = "out_of_time"
 _CLOSE = (b"connection", b"close")
 _REST_S = 0.5
+_REMEMBERED_BYTES = 200  # of a query; longer ones are rare, and many would take much memory
 _CLIENT_CLOSED_REQUEST = 499  # for the log only, as nginx has it
 
 
 class Front:
-    """Answers classifications and inferences itself and hands on the rest."""
+    """Answers classifications and inferences itself and hands on the rest.
+
+    Attributes:
+        app: The framework's.
+        lifecycle: Of the process.
+        metrics: Where requests are counted.
+    """
 
     def __init__(
         self,
@@ -87,7 +95,7 @@ class Front:
         self._max_requests = max_requests
         self._in_work = 0
         self._access_log = access_log
-        self._metrics: Metrics = app.state.metrics
+        self.metrics: Metrics = app.state.metrics
         self._handle = allow_origins(self._answer, origins)
 
     def for_operators(self) -> Front:
@@ -135,12 +143,19 @@ class Front:
             await send(message)
 
         receive = limit_body(header(scope, b"content-length"), receive, self._max_body_bytes)
-        self._in_work += 1
+        held = begin_holding(self.app.state.held_bytes)
+        counted = False
         try:
+            if PREFLIGHT in state:
+                await state[PREFLIGHT](scope, receive, send_with_id)
+                return
             self.lifecycle.check_open(scope["path"])
-            if self._in_work > self._max_requests and scope["path"] not in ALWAYS_ANSWERED:
-                raise too_many_requests_in_flight(self._max_requests)
             caller = await self._gate.admit(scope)
+            # Behind the gate: strangers whose tokens wait for an identity provider take no place.
+            if self._in_work >= self._max_requests and scope["path"] not in ALWAYS_ANSWERED:
+                raise too_many_requests_in_flight(self._max_requests)
+            self._in_work += 1
+            counted = True
             if caller is not None and caller.meter is not None and caller.meter.counts_images:
                 images = count_images()
             if short:
@@ -159,12 +174,14 @@ class Front:
             elif OUT_OF_TIME not in state:
                 raise
         finally:
-            self._in_work -= 1
+            if counted:
+                self._in_work -= 1
+            held.end()
             if images is not None and caller is not None and caller.meter is not None:
                 caller.meter.add_images(images.total)
             took_s = time.perf_counter() - started_s
             route, model = _route(scope), state.get(ANSWERED_BY)
-            self._metrics.request(route, model, status, took_s)
+            self.metrics.request(route, model, status, took_s)
             if trace is not None:
                 trace.end(route, status, model.labels if model else ("", ""), state.get(PROBLEM))
             if self._access_log is not None:
@@ -235,20 +252,32 @@ def _stopped() -> StoppingError:
 
 def _route(scope: Scope) -> str:
     """The route of a request, for its metrics: no text that a client can make up."""
-    if scope["path"] == PATH:
+    if scope["path"] == PATH and PREFLIGHT not in scope["state"]:
         return PATH
     path: str | None = getattr(scope.get("route"), "path", None)
     return path or "other"
 
 
-@functools.lru_cache(maxsize=1024)
 def parse_query(text: bytes) -> ClassifyQuery:
     """Validate the query of a classification, as the framework would.
 
     Raises:
         RequestValidationError: A parameter is unknown or not allowed.
     """
+    return _parse_short(text) if len(text) <= _REMEMBERED_BYTES else _parse_query(text)
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse_short(text: bytes) -> ClassifyQuery:
+    return _parse_query(text)
+
+
+def _parse_query(text: bytes) -> ClassifyQuery:
     values = dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True))
+    # An answer names one; of thousands that are unknown, an error each would take long.
+    unknown = [name for name in values if name not in ClassifyQuery.model_fields]
+    for name in unknown[1:]:
+        del values[name]
     try:
         return ClassifyQuery.model_validate(values)
     except ValidationError as error:

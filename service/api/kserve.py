@@ -18,13 +18,14 @@ from starlette.responses import Response
 
 from service.api.answers import write_receipt
 from service.api.classify import ANSWERED_BY
+from service.api.content_coding import refuse_coding
 from service.api.deadline import TimeoutHeader, timeout_of
 from service.api.encoding import encode
 from service.api.instances import parse_instances
 from service.api.large_json import read_large
 from service.api.limits import BodyLimits
 from service.api.schemas import PIXEL_PNG, ClassPrediction, Problem
-from service.engine.errors import InvalidImagesError, UnsupportedMediaError, VersionNotFoundError
+from service.engine.errors import InvalidImagesError, VersionNotFoundError
 from service.engine.predictor import Outcome, Predictor
 from service.engine.repository import ReadyVersion
 from service.engine.scan import VERSION
@@ -168,16 +169,12 @@ async def _predict(request: Request, name: str, version: int | None) -> Response
 
 async def _read_body(request: Request, limits: BodyLimits) -> bytes:
     """Read the whole body; it is one JSON document, and whoever sends it need not say so."""
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding != "identity":
-        raise UnsupportedMediaError(
-            f"Content encoding {encoding!r} is not supported.", hint="Send the body uncompressed."
-        )
+    refuse_coding(value for name, value in request.headers.raw if name == b"content-encoding")
     what, hint = "The JSON document", "Send fewer instances in one request"
     limits.check_held(int(request.headers.get("content-length", 0)), what, hint)
     body = io.BytesIO()
     async for block in request.stream():
-        limits.check_held(body.tell() + len(block), what, hint)
+        limits.hold(body.tell() + len(block), what, hint)
         body.write(block)
     return body.getvalue()
 

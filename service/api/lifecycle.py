@@ -6,8 +6,9 @@ from service.engine.errors import StoppingError
 from service.engine.predictor import Predictor
 
 LIVE, READY, STARTED = "/healthz", "/readyz", "/startupz"
+METRICS = "/metrics"
 # Asked every few seconds, while the service ends too.
-PROBES = frozenset((LIVE, READY, STARTED, "/metrics", "/v2/health/live", "/v2/health/ready"))
+PROBES = frozenset((LIVE, READY, STARTED, METRICS, "/v2/health/live", "/v2/health/ready"))
 
 
 class Lifecycle:

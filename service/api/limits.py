@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from starlette.types import Message, Receive
 
+from service.api import held
 from service.engine.errors import RequestTooLargeError
 
 # As Python's objects, numbers and lists take many times the memory of their text: so many of them
@@ -43,7 +44,7 @@ class BodyLimits:
             )
 
     def check_held(self, size_bytes: int, what: str, hint: str) -> None:
-        """Refuse to hold so much in memory.
+        """Refuse to hold so much in memory, before any of it is there.
 
         Args:
             size_bytes: As far as it is known.
@@ -52,13 +53,28 @@ class BodyLimits:
 
         Raises:
             RequestTooLargeError: It is more than ``part_bytes``.
+            QueueFullError: Other requests hold so much that there is no room for it.
         """
+        self._check_part(size_bytes, what, hint)
+        held.check_room(size_bytes)
+
+    def hold(self, size_bytes: int, what: str, hint: str) -> None:
+        """Count what is held in memory, as it grows; refuses as ``check_held`` does."""
+        self._check_part(size_bytes, what, hint)
+        held.hold(size_bytes)
+
+    def _check_part(self, size_bytes: int, what: str, hint: str) -> None:
         if size_bytes > self.part_bytes:
             raise RequestTooLargeError(
                 f"{what} has {size_bytes} bytes or more; at most {self.part_bytes} are held at"
                 " once (max_buffer_bytes).",
                 hint=f"{hint}, or raise max_buffer_bytes.",
             )
+
+
+def count_json(text: bytes | bytearray) -> int:
+    """About how many values a JSON document has, before anything is made of it."""
+    return text.count(b",") + text.count(b"[") + _VALUES_OF_AN_OBJECT * text.count(b"{")
 
 
 def check_json(text: bytes | bytearray, hint: str) -> None:
@@ -71,7 +87,7 @@ def check_json(text: bytes | bytearray, hint: str) -> None:
     Raises:
         RequestTooLargeError: It has too many numbers, lists and objects.
     """
-    values = text.count(b",") + text.count(b"[") + _VALUES_OF_AN_OBJECT * text.count(b"{")
+    values = count_json(text)
     if values > _MAX_JSON_VALUES:
         raise RequestTooLargeError(
             f"The JSON has about {values} numbers and lists; the limit is {_MAX_JSON_VALUES}.",

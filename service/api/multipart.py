@@ -177,7 +177,7 @@ class _Form:
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         size = self._content.tell() + end - start
-        self._limits.check_held(size, "One part of the form", "Send a smaller file")
+        self._limits.hold(size, "One part of the form", "Send a smaller file")
         self._content.write(data[start:end])
 
     def _on_part_end(self) -> None:

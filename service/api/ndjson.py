@@ -9,7 +9,7 @@ import orjson
 from starlette.concurrency import run_in_threadpool
 
 from service.api.base64_images import decode_base64
-from service.api.limits import BodyLimits
+from service.api.limits import BodyLimits, count_json
 from service.api.npy import NPY_MAGIC, parse_array
 from service.engine.errors import (
     EmptyRequestError,
@@ -24,6 +24,7 @@ _KEYS = ("image", "b64")
 _HINT = 'Send one JSON text a line: "<base64>", {"image": "<base64>"} or {"b64": "<base64>"}.'
 # Parsing this much takes about as long as handing it to another thread and back.
 _PARSE_ON_LOOP_BYTES = 2**16
+_MAX_VALUES = 100  # a line has two or three; nothing is made of one that has many
 
 
 async def read_lines(
@@ -70,7 +71,7 @@ async def _lines(
     async for block in blocks:
         end = block.rfind(b"\n")
         size = len(begun) + (len(block) if end < 0 else block.find(b"\n"))
-        limits.check_held(size, "One line", "Send a smaller file")
+        limits.hold(size, "One line", "Send a smaller file")
         if end < 0:
             begun += block
             continue
@@ -106,6 +107,11 @@ def _parse(lines: list[bytes], limits: BodyLimits) -> list[Chunk]:
 
 
 def _decode(line: bytes) -> bytes | ImageError:
+    values = count_json(line)
+    if values > _MAX_VALUES:
+        return ImageDecodeError(
+            f"The line has about {values} values of JSON, but an image is one text.", hint=_HINT
+        )
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as error:

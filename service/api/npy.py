@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from service.api import held
 from service.api.limits import BodyLimits
 from service.engine.errors import EmptyRequestError, InvalidTensorError
 from service.engine.images import ImageStream, Pixels
@@ -150,6 +151,7 @@ async def _fill(
                     buffer = np.empty(min(buffer_bytes, missing), np.uint8)
                     filled = 0
                 taken = min(len(unread), len(buffer) - filled)
+                held.hold(filled + taken)
                 buffer.data[filled : filled + taken] = unread[:taken]
                 filled += taken
                 unread = unread[taken:]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class Refusal(Exception):  # noqa: N818, it may be nobody's error
@@ -48,15 +48,24 @@ def unauthorized(detail: str, *, hint: str, error: str = "") -> Refusal:
     return Refusal(401, "unauthorized", detail, hint=hint, headers={"WWW-Authenticate": challenge})
 
 
-def forbidden(scope: str, name: str) -> Refusal:
-    """403: the caller is known and may not do this (RFC 6750, section 3.1)."""
-    challenge = f'Bearer realm="adaresnet", error="insufficient_scope", scope="{scope}"'
+def forbidden(
+    any_of: Sequence[str], name: str, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> Refusal:
+    """403: the caller is known and may not do this (RFC 6750, section 3.1).
+
+    Args:
+        any_of: Scopes of which one would do; the first is what a client should ask for.
+        name: Of the caller.
+        headers: About its rate.
+    """
+    challenge = f'Bearer realm="adaresnet", error="insufficient_scope", scope="{any_of[0]}"'
+    scopes = " or ".join(map(repr, any_of))
     return Refusal(
         403,
         "forbidden",
-        f"{name!r} lacks the scope {scope!r}.",
-        hint=f"Use a key or token that has the scope {scope!r}.",
-        headers={"WWW-Authenticate": challenge},
+        f"{name!r} lacks the scope {scopes}.",
+        hint=f"Use a key or token that has the scope {scopes}.",
+        headers={"WWW-Authenticate": challenge, **_shown(headers)},
     )
 
 
@@ -75,14 +84,17 @@ def rate_limited(
     name: str, what: str, wait_s: int, headers: Iterable[tuple[bytes, bytes]]
 ) -> Refusal:
     """429: a caller has used up what it may (RFC 6585, section 4)."""
-    shown = {key.decode(): value.decode() for key, value in headers}
     return Refusal(
         429,
         "rate_limited",
         f"{name!r} has used up its {what} a second.",
         hint=f"Retry after {wait_s} s, or have the rate limit of this key raised.",
-        headers={"Retry-After": str(wait_s), **shown},
+        headers={"Retry-After": str(wait_s), **_shown(headers)},
     )
+
+
+def _shown(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in headers}
 
 
 def too_many_requests_in_flight(limit: int) -> Refusal:

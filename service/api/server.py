@@ -18,6 +18,7 @@ import uvicorn
 from service.api.connection import LOOK_EVERY_S, Connection
 from service.api.crowd import Crowd, connection_limits
 from service.api.front import Front
+from service.api.handshake import EncryptedServer
 from service.api.listening import has_waiting, take_no_more
 from service.api.tls import Certificate
 from service.settings import Settings
@@ -61,6 +62,7 @@ class Server(uvicorn.Server):
         self._certificate = certificate
         self._operators_config = _config(app.for_operators(), settings)
         self._limits = connection_limits(settings)
+        self._refused = app.metrics.refused
         self._looked_s = 0.0
         self._lifecycle = app.lifecycle
         self._seat = seat
@@ -79,10 +81,12 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         if self._seat is not None:
             self._seat.tie.setblocking(False)
-            loop.add_reader(self._seat.tie, self._leave)
+            loop.add_reader(self._seat.tie, self.leave)
         elif hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, self._on_hang_up)
         await super().startup([])  # uvicorn's way of listening knows one app only
+        if self._leaving:
+            return  # whoever waits to be accepted is left to another worker
         for_clients, *for_operators = sockets or []
         await self._listen(for_clients, self.config, encrypted=self._certificate is not None)
         for listener in for_operators:
@@ -211,21 +215,21 @@ class Server(uvicorn.Server):
     async def _listen(
         self, listener: socket.socket, config: uvicorn.Config, *, encrypted: bool
     ) -> None:
+        # Of each port: operators find room however many clients come.
+        crowd = Crowd(self._limits, self._refused)
         connection = functools.partial(
             Connection,
             config=config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
-            crowd=Crowd(
-                self._limits
-            ),  # of each port: operators find room however many clients come
+            crowd=crowd,
         )
+        if self._certificate is not None and encrypted:
+            encrypting = EncryptedServer(listener, self._certificate.context, crowd, connection)
+            self.servers.append(cast(asyncio.Server, encrypting))
+            return
         server = await asyncio.get_running_loop().create_server(
-            connection,
-            sock=listener,
-            backlog=config.backlog,
-            ssl=self._certificate.context if self._certificate and encrypted else None,
-            ssl_handshake_timeout=self._limits.head_timeout_s if encrypted else None,
+            connection, sock=listener, backlog=config.backlog
         )
         self.servers.append(server)
 
@@ -238,8 +242,8 @@ class Server(uvicorn.Server):
         else:
             _logger.info("SIGHUP: only workers are replaced without a gap, and there are none")
 
-    def _leave(self) -> None:
-        """Another worker takes over, or the parent is dead."""
+    def leave(self) -> None:
+        """End, and leave the sockets as they are: others take over, or the parent is dead."""
         assert self._seat is not None
         asyncio.get_running_loop().remove_reader(self._seat.tie)
         self._leaving = self.should_exit = True

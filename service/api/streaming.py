@@ -18,6 +18,7 @@ from starlette.types import Send
 from service.api.accept import read_accept
 from service.api.answers import Headers, write_lines
 from service.api.encoding import encode
+from service.api.errors import INTERNAL_ERROR, PROBLEM
 from service.engine.errors import ServiceError
 from service.engine.images import Images
 from service.engine.predictor import Outcome, Predictor
@@ -161,6 +162,7 @@ async def answer_in_lines(
             raise
         # The status has been sent. An answer without an end tells the client that it is not whole.
         if not isinstance(error, ServiceError | ClientDisconnect):
+            _note(request, INTERNAL_ERROR)
             _logger.exception("unexpected error in an answer of lines")
     finally:
         predicting.cancel()
@@ -169,7 +171,7 @@ async def answer_in_lines(
 
 
 def _last_line(request: Request, error: ServiceError) -> bytes:
-    request.app.state.metrics.refused(error.code)
+    _note(request, error.code)
     problem = {
         "code": error.code,
         "detail": error.detail,
@@ -177,3 +179,9 @@ def _last_line(request: Request, error: ServiceError) -> bytes:
         "request_id": request.state.request_id,
     }
     return orjson.dumps({"error": problem}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _note(request: Request, code: str) -> None:
+    """Let metrics and traces know what an answer came to that had begun well."""
+    request.app.state.metrics.refused(code)
+    request.scope["state"][PROBLEM] = code

@@ -3,8 +3,8 @@
 Only who asks for traces needs the extra ``tracing``, and nothing is done for requests otherwise.
 Spans are made when what they are about is over, from times that the engine has taken anyway.
 
-A batch is shared by requests of several traces. Its span belongs to the first of them, with links
-to all, and the ``run`` span of each has a link to it.
+A batch is shared by requests of several traces. Its span belongs to the first of them that has room
+for it, with links to all, and the ``run`` span of each has a link to it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SERVICE = "adaresnet"
 _MAX_SPANS = 64
 # At the end, spans that are not sent yet get so long.
 _FLUSH_S = 5.0
-_INTERNAL_ERROR = 500
+_CLIENT_ERROR, _INTERNAL_ERROR = 400, 500
 
 
 def tracing_asked_for(endpoint: str | None) -> bool:
@@ -43,7 +43,7 @@ def tracing_asked_for(endpoint: str | None) -> bool:
         return False
     if os.environ.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
         return False
-    return bool(endpoint or _variable("ENDPOINT"))
+    return bool(endpoint or _variable("ENDPOINT")[1])
 
 
 def tracing_obstacle(endpoint: str | None) -> str | None:
@@ -52,13 +52,12 @@ def tracing_obstacle(endpoint: str | None) -> str | None:
         return None
     if not _installed():
         return "traces are asked for, and need more packages: install adaresnet[tracing]"
-    if (protocol := _variable("PROTOCOL") or _PROTOCOL) != _PROTOCOL:
-        return f"{_NAMESPACE}PROTOCOL is {protocol!r}; traces are sent by {_PROTOCOL}"
-    url = urlsplit(endpoint or _variable("ENDPOINT") or "")
-    if url.scheme not in ("http", "https") or not url.hostname:
-        return (
-            f"traces can't be sent to {url.geturl()!r}; a URL like http://localhost:4318 is right"
-        )
+    variable, protocol = _variable("PROTOCOL")
+    if protocol not in ("", _PROTOCOL):
+        return f"{variable} is {protocol!r}; traces are sent by {_PROTOCOL}"
+    name, url = ("otlp_endpoint", endpoint) if endpoint else _variable("ENDPOINT")
+    if not _is_http(url):
+        return f"{name} is {url!r}, which is no URL such as http://localhost:4318"
     return None
 
 
@@ -101,11 +100,12 @@ class Tracing:
         from opentelemetry.trace import SpanKind
 
         propagator = get_global_textmap()
-        headers = {
-            name: value.decode("latin-1")
-            for key, value in scope["headers"]
-            if (name := key.decode("latin-1")) in propagator.fields
-        }
+        headers: dict[str, str] = {}
+        for key, value in scope["headers"]:
+            if (name := key.decode("latin-1")) in propagator.fields:
+                said = value.decode("latin-1")
+                # Of several with one name, all are one list (RFC 9110, 5.3), as of tracestate.
+                headers[name] = f"{headers[name]},{said}" if name in headers else said
         epoch_ns = time.time_ns() - time.perf_counter_ns()
         span = self._tracer.start_span(
             scope["method"],
@@ -161,13 +161,16 @@ class RequestTrace:
         """See ``Spans``."""
         from opentelemetry.trace import Link
 
-        links = [Link(one.context) for one in together if isinstance(one, RequestTrace)]
+        traces = [one for one in together if isinstance(one, RequestTrace)]
+        links = [Link(one.context) for one in traces]
+        # The runs of all are linked to it, so it is no loss of this request alone.
+        owner = next((one for one in traces if one._count < _MAX_SPANS), self)
         attributes = {
             "adaresnet.model.name": run.model,
             "adaresnet.model.version": run.version,
             "adaresnet.batch.size": run.size,
         }
-        return self._add("batch", run.taken_s, run.ended_s, attributes, links, run.error)
+        return owner._add("batch", run.taken_s, run.ended_s, attributes, links, run.error)
 
     def ran(self, run: Run, queued_s: float, batch: object) -> None:
         """See ``Spans``."""
@@ -199,7 +202,8 @@ class RequestTrace:
                     span.set_attribute(f"adaresnet.model.{name}", value)
             if problem is not None:
                 span.set_attribute("error.type", problem)
-            if status >= _INTERNAL_ERROR:
+            # One that was answered well at first, by lines, and then broke off has its error alone.
+            if status >= _INTERNAL_ERROR or (problem is not None and status < _CLIENT_ERROR):
                 span.set_status(StatusCode.ERROR)
             if self._count > _MAX_SPANS:
                 span.set_attribute("adaresnet.spans_left_out", self._count - _MAX_SPANS)
@@ -242,9 +246,20 @@ def _installed() -> bool:
         return False
 
 
-def _variable(name: str) -> str | None:
-    """A variable of the exporter, its one for traces before the one for everything."""
-    return os.environ.get(f"{_NAMESPACE}TRACES_{name}") or os.environ.get(f"{_NAMESPACE}{name}")
+def _variable(name: str) -> tuple[str, str]:
+    """A variable of the exporter and its value, the one for traces before that for everything."""
+    for variable in (f"{_NAMESPACE}TRACES_{name}", f"{_NAMESPACE}{name}"):
+        if value := os.environ.get(variable):
+            return variable, value
+    return "", ""
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # brackets around what is no address of IPv6
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _resource() -> Any:

@@ -20,8 +20,9 @@ _NPY_MAGIC = b"\x93NUMPY"
 _NPY_ALIGNMENT = 64  # of the pixels, from the start of the file
 _FORMATS_HINT = "Give a path, bytes, a file opened with 'rb', a PIL image or a uint8 array."
 _SHAPES_HINT = "Give uint8 [H, W, 3] (RGB) or [H, W] (grey)."
-# Modes that PNG keeps as they are; the server then does with them what it does with files.
-_PNG_MODES = frozenset(("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"))
+# Modes that PNG or TIFF keep as they are; the server then does with them what it does with files.
+_PNG_MODES = frozenset(("1", "L", "LA", "I;16", "P", "RGB", "RGBA"))
+_TIFF_MODES = frozenset(("CMYK", "F", "I"))
 
 
 class Readable(Protocol):
@@ -206,8 +207,9 @@ def _load_picture(picture: Any) -> bytes:
         plain = picture.mode in ("L", "RGB") and "transparency" not in picture.info
         if not plain and picture.mode in _PNG_MODES:
             return _save(picture, "PNG", compress_level=1)
-        if picture.mode == "CMYK":
-            return _save(picture, "TIFF")
+        if picture.mode in _TIFF_MODES:
+            # Otherwise it takes the compression of the file that it came from, which may be JPEG.
+            return _save(picture, "TIFF", compression="raw")
         if not plain:
             picture = picture.convert("RGB")
     except Exception as broken:  # Pillow's readers fail in many ways

@@ -16,10 +16,20 @@ if TYPE_CHECKING:
 
 _PROGRAM = "adaresnet build-engines"
 _REBUILD = "--rebuild"
+_HELP = f"""usage: {_PROGRAM} [--rebuild] [SETTINGS]
+
+Build TensorRT's engines of all models in a repository, ahead of the service. An engine fits only
+the settings that it was built with: give those of 'adaresnet serve', as flags, in the environment
+or in a file ('adaresnet serve --help' lists them), with --device tensorrt.
+
+  --rebuild   build those too that are there already"""
 
 
 def build_engines(argv: list[str]) -> int:
     """Build TensorRT's engines of all models in a repository, ahead of the service."""
+    if {"-h", "--help"} & set(argv):
+        print(_HELP)
+        return 0
     # Flags, environment and file as the service reads them: an engine fits its settings only.
     try:
         settings = load_settings([word for word in argv if word != _REBUILD], program=_PROGRAM)

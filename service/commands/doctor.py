@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -13,8 +15,10 @@ from service.commands.options import missing_runtime
 if TYPE_CHECKING:
     from service.doctor.findings import Finding
     from service.doctor.origins import Origin
+    from service.settings import Settings
 
 _PROGRAM = "adaresnet doctor"
+_HOW_TO_CORRECT = "Correct it; docs/settings.md lists what is allowed."
 _HELP = """\
 usage: adaresnet doctor [--json] [any flag of 'adaresnet serve']
 
@@ -49,8 +53,6 @@ def doctor(argv: list[str]) -> int:
     try:
         settings = load_settings(flags, program=_PROGRAM)
         origins = find_origins(settings, flags)
-        changed = sum(origin.source != "default" for origin in origins)
-        findings.append(Finding("settings", "ok", f"{changed} of {len(origins)} are set."))
     except ValueError as error:
         settings = Settings.model_construct()
         findings.append(
@@ -58,12 +60,16 @@ def doctor(argv: list[str]) -> int:
                 "settings",
                 "problem",
                 f"The service would not start: {error}. Defaults are examined instead.",
-                "Correct it; docs/settings.md lists what is allowed.",
+                _HOW_TO_CORRECT,
             )
         )
-    findings += examine_machine(settings.workers)
+    else:
+        findings += _examine_settings(settings, origins)
+    findings += examine_machine(settings.workers, settings.max_connections)
     findings += examine_gpus(settings.device)
-    findings += examine_models(settings.repository, settings.model_name, settings.device)
+    findings += examine_models(
+        settings.repository, settings.model_name, settings.default_model, settings.device
+    )
     machine, versions = describe_machine(available_cpus()), describe_versions()
     if as_json:
         report = {
@@ -79,6 +85,26 @@ def doctor(argv: list[str]) -> int:
     if problems:
         print(f"{_PROGRAM}: problems: {problems}", file=sys.stderr)
     return int(problems > 0)
+
+
+def _examine_settings(settings: Settings, origins: list[Origin]) -> Iterator[Finding]:
+    """What ``adaresnet serve`` would say about settings that could be read."""
+    from service.api.auth.build import find_risks
+    from service.api.obstacles import find_obstacles
+    from service.doctor.findings import Finding
+    from service.setting_names import strays
+    from service.settings import Settings
+
+    obstacles = list(find_obstacles(settings))
+    for obstacle in obstacles:
+        text = f"The service would not start: {obstacle}."
+        yield Finding("settings", "problem", text, _HOW_TO_CORRECT)
+    if not obstacles:
+        changed = sum(origin.source != "default" for origin in origins)
+        yield Finding("settings", "ok", f"{changed} of {len(origins)} are set.")
+    for warning in (*find_risks(settings), *strays(os.environ, Settings.model_fields)):
+        text = warning if warning.endswith("?") else f"{warning}."
+        yield Finding("settings", "warning", text, _HOW_TO_CORRECT)
 
 
 def _table(findings: list[Finding]) -> list[str]:

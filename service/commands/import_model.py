@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.cli import USAGE_ERROR, fail
+from service.cli import USAGE_ERROR, explain, fail
 from service.settings import ENV_PREFIX
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ def import_model(argv: list[str]) -> int:
     except ValueError as error:
         return fail(_PROGRAM, str(error), USAGE_ERROR)
     except Exception as error:  # one line for whatever keeps us from importing
-        hint = getattr(error, "hint", "")
-        return fail(_PROGRAM, f"{error} {hint}".strip())
+        return fail(_PROGRAM, explain(error))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,8 +29,8 @@ _MOST_CONNECTIONS, _MOST_RATE, _MOST_IMAGES, _MOST_S = 1000, 100_000, 1000, 24 *
 _LEAST_CHECK_S = 30.0  # a server has this long for what is asked before it is measured
 _EPILOG = (
     "Requests are sent when they are due, whether or not those before were answered, and latency"
-    " counts from then. Exit status: 0 all is well, 1 a condition of --fail-if held or the server"
-    " can't be asked, 2 wrong usage, 130 interrupted."
+    " counts from then. Exit status: 0 all is well, 1 a condition of --fail-if held, no request"
+    " was due at a rate, or the server can't be asked, 2 wrong usage, 130 interrupted."
 )
 
 

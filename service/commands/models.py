@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from service.cli import fail, missing_extra
+from service.cli import explain, fail, missing_extra
 from service.commands.options import (
     add_model_source,
     client_of,
@@ -33,7 +33,7 @@ def models(argv: list[str]) -> int:
             raise
         return fail(_PROGRAM, f"{line}, or ask a server with --url")
     except Exception as error:  # one line for whatever keeps us from listing
-        return fail(_PROGRAM, str(error))
+        return fail(_PROGRAM, explain(error))
     print(json.dumps(rows, indent=2) if args.json else _table(rows))
     return 0
 

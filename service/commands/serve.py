@@ -14,24 +14,19 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-try:
-    import resource
-except ImportError:  # Windows
-    resource = None  # type: ignore[assignment]
-
 from service.api.auth.rates import SharedRates
-from service.api.tracing import tracing_obstacle
+from service.api.obstacles import find_obstacles
 from service.cli import USAGE_ERROR, fail
 from service.logs import set_up_logs
+from service.open_files import make_room
 from service.setting_names import strays
 from service.settings import Settings, load_settings
-from service.workers import Seat, Supervisor, workers_obstacle
+from service.workers import Seat, Supervisor
 
 if TYPE_CHECKING:
     from service.api.server import Server
 
 _PROGRAM = "adaresnet serve"
-_OTHER_FILES = 256  # besides connections: models, logs, what libraries open
 _BACKLOG = 2048  # connections that the kernel holds until they are accepted
 _logger = logging.getLogger(__name__)
 
@@ -48,15 +43,13 @@ def serve(argv: list[str]) -> int:
         return fail(_PROGRAM, f"models: {settings.repository} is no folder", USAGE_ERROR)
     if importlib.util.find_spec("onnxruntime") is None:
         return fail(_PROGRAM, "ONNX Runtime is missing: install adaresnet[cpu] or adaresnet[gpu]")
-    several = settings.workers > 1
-    if several and (obstacle := workers_obstacle()):
-        return fail(_PROGRAM, f"workers: {obstacle}", USAGE_ERROR)
-    if obstacle := tracing_obstacle(settings.otlp_endpoint):
+    if (obstacle := next(find_obstacles(settings), None)) is not None:
         return fail(_PROGRAM, obstacle, USAGE_ERROR)
+    several = settings.workers > 1
     set_up_logs(settings.log_level, settings.log_format, several=several)
     # Pillow warns of large and odd pictures; the decoder has limits and errors of its own.
     warnings.filterwarnings("ignore", module=r"PIL\.")
-    connections = _raise_file_limit(settings.max_connections)
+    connections = make_room(settings.max_connections)
     settings = settings.model_copy(update={"max_connections": connections})
     ports = [settings.port] if settings.admin_port is None else [settings.port, settings.admin_port]
     opened: list[list[socket.socket]] = []
@@ -146,7 +139,7 @@ def _work(settings: Settings, seat: Seat, folder: Path, rates: SharedRates) -> i
 
     def on_fatal(reason: str) -> None:
         seat.report_fatal(reason)
-        server.should_exit = True
+        server.leave()
 
     share_metrics(folder, seat.number)
     metrics = Metrics(folder, settings.metrics_classes)
@@ -183,32 +176,6 @@ def _say_where(settings: Settings, listeners: tuple[socket.socket, ...]) -> None
         host, port = listener.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         _logger.info("listening on %s://%s:%d", how, shown, port)
-
-
-def _raise_file_limit(connections: int) -> int:
-    """Let this process have open what its connections need, as far as it is allowed to.
-
-    Returns:
-        How many connections it can have. One more would find no file, and get no answer at all.
-    """
-    if resource is None:
-        return connections
-    wanted = connections + _OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return connections
-    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
-    if possible == wanted:
-        return connections
-    fewer = max(possible - _OTHER_FILES, possible // 2)
-    _logger.warning(
-        "max_connections is %d instead of %d, for this process may have %d files open (ulimit -n)",
-        fewer,
-        connections,
-        possible,
-    )
-    return fewer
 
 
 def _listen(host: str, port: int, count: int) -> list[socket.socket]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from service.cli import USAGE_ERROR, fail
 from service.commands.options import missing_runtime
+from service.engine.devices import parse_devices
 from service.settings import ENV_PREFIX, Settings, load_settings
 from service.tuning.quantities import milliseconds, parse_duration, parse_size, rate
 from service.tuning.trials import TUNED, Candidate, Level, Limits, Measured
@@ -70,7 +71,7 @@ def tune(argv: list[str]) -> int:
     job = _Job(args, settings, limits, shlex.join(["adaresnet", "tune", *argv]))
     try:
         with tempfile.TemporaryDirectory(prefix="adaresnet-tune-") as folder:
-            return _tune(job, Path(folder), _fixed(rest))
+            return _tune(job, Path(folder), _fixed(rest, settings))
     except ValueError as error:
         return fail(_PROGRAM, str(error), USAGE_ERROR)
     except (SearchError, ServerError) as error:
@@ -122,9 +123,11 @@ def _obstacle(args: argparse.Namespace, settings: Settings) -> str | None:
     return None
 
 
-def _fixed(flags: list[str]) -> frozenset[str]:
+def _fixed(flags: list[str], settings: Settings) -> frozenset[str]:
     """Settings that are not tuned since somebody has set them, by flag or environment."""
     given = {flag.partition("=")[0].removeprefix("--").replace("-", "_") for flag in flags}
+    if parse_devices(settings.device).each[0].kind == "tensorrt":
+        given.add("max_batch_size")  # engines were built for one
     return frozenset(
         name for name in TUNED if name in given or ENV_PREFIX + name.upper() in os.environ
     )

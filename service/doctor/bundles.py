@@ -12,8 +12,17 @@ from service.engine.filecheck import FileCheck, check_file
 from service.engine.scan import scan
 
 
-def examine_models(root: Path, model_name: str | None, device: str) -> Iterator[Finding]:
-    """Load every version, run it, and compare its answers on its golden images."""
+def examine_models(
+    root: Path, model_name: str | None, default_model: str | None, device: str
+) -> Iterator[Finding]:
+    """Load every version, run it, and compare its answers on its golden images.
+
+    Args:
+        root: The model repository.
+        model_name: Of a folder of one model; None: it is a folder of models.
+        default_model: That has to be among them; None: any will do.
+        device: Where they are to run.
+    """
     try:
         found, skipped, unreadable = scan(root, model_name)
     except OSError as error:
@@ -33,8 +42,16 @@ def examine_models(root: Path, model_name: str | None, device: str) -> Iterator[
             " to another folder.",
         )
     else:
-        names = len({name for name, _, _ in found})
-        yield Finding("model repository", "ok", f"{root}: {names} models, {len(found)} versions.")
+        names = sorted({name for name, _, _ in found})
+        text = f"{root}: {len(names)} models, {len(found)} versions."
+        yield Finding("model repository", "ok", text)
+        if default_model is not None and default_model not in names:
+            yield Finding(
+                "default model",
+                "problem",
+                f"{default_model!r} is not there: the service would never be ready.",
+                f"Set --default-model to one that is ({', '.join(names)}), or leave it out.",
+            )
     for path in sorted(skipped):
         yield Finding(
             "model repository",
@@ -57,7 +74,8 @@ def _examine(about: str, path: Path, device: str) -> Finding:
             about,
             "problem",
             f"{path} can't be read: {error.strerror}.",
-            f"Check its permissions; the user is {os.getuid()}.",
+            "Check its permissions"
+            + (f"; the user is {os.getuid()}." if hasattr(os, "getuid") else "."),
         )
     where = f"It runs on {check.provider}."
     if not check.pictures:

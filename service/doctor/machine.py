@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,29 +11,33 @@ from pathlib import Path
 
 from service.doctor.findings import Finding
 from service.engine.session import available_cpus
+from service.open_files import OTHER_FILES, open_file_limits, possible_connections
 
 _GIB = 2**30
 _CGROUP = Path("/sys/fs/cgroup")
-_FEW_OPEN_FILES = 1024  # connections and model files; a busy service has some thousands
 _LITTLE_MEMORY = 512 * 2**20
 _LITTLE_DISK = 64 * 2**20
 
 
-def examine_machine(workers: int) -> Iterator[Finding]:
+def examine_machine(
+    workers: int, max_connections: int, cgroup: Path = _CGROUP
+) -> Iterator[Finding]:
     """Look at the machine.
 
     Args:
         workers: Processes that the service is to have.
+        max_connections: That each of them may have.
+        cgroup: Folder with the container's limits (cgroup v2).
     """
-    yield _cpus(workers)
-    yield _memory(workers)
-    yield _open_files()
+    yield _cpus(workers, cgroup)
+    yield _memory(workers, cgroup)
+    yield _open_files(max_connections)
     yield _temporary_folder()
 
 
-def _cpus(workers: int) -> Finding:
+def _cpus(workers: int, cgroup: Path) -> Finding:
     machine, may_use = os.cpu_count() or 1, available_cpus()
-    quota = _read(_CGROUP / "cpu.max")
+    quota = _read(cgroup / "cpu.max")
     found = f"{may_use} of {machine} CPUs may be used"
     if quota and not quota.startswith("max"):
         limit, period = quota.split()[:2]
@@ -49,14 +53,19 @@ def _cpus(workers: int) -> Finding:
     return Finding("CPUs", "ok", found + ".")
 
 
-def _memory(workers: int) -> Finding:
+def _memory(workers: int, cgroup: Path) -> Finding:
+    if not hasattr(os, "sysconf"):  # Windows
+        return Finding("memory", "ok", "This system doesn't say how much there is.")
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found = f"{total / _GIB:.1f} GiB"
-    free = _available() or total
-    limit = _read(_CGROUP / "memory.max")
+    free = _number(Path("/proc/meminfo"), "MemAvailable:") * 1024 or total
+    limit = _read(cgroup / "memory.max")
     if limit.isdecimal():
-        used = int(_read(_CGROUP / "memory.current") or 0)
-        free = min(free, int(limit) - used)
+        used = int(_read(cgroup / "memory.current") or 0)
+        # Of files that were read once and that nobody uses; the kernel takes it back when it is
+        # needed.
+        idle_cache = _number(cgroup / "memory.stat", "inactive_file")
+        free = min(free, int(limit) - max(0, used - idle_cache))
         found += f", the container's limit is {int(limit) / _GIB:.1f} GiB"
     found += f", {free / _GIB:.1f} GiB free."
     if free < _LITTLE_MEMORY * workers:
@@ -70,12 +79,20 @@ def _memory(workers: int) -> Finding:
     return Finding("memory", "ok", found)
 
 
-def _open_files() -> Finding:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    found = f"{soft} may be open at once (hard limit {hard})."
-    if 0 <= soft < _FEW_OPEN_FILES:
+def _open_files(max_connections: int) -> Finding:
+    limits = open_file_limits()
+    if limits is None:
+        return Finding("open files", "ok", "This system doesn't say how many may be open.")
+    soft, hard = ("any number" if math.isinf(limit) else f"{limit}" for limit in limits)
+    found = f"{soft} may be open at once; where it must, the service raises that up to {hard}."
+    possible = possible_connections(max_connections)
+    if possible < max_connections:
         return Finding(
-            "open files", "warning", found, f"Raise the limit: ulimit -n {_FEW_OPEN_FILES * 16}."
+            "open files",
+            "warning",
+            f"{found} max_connections would be {possible} instead of {max_connections}.",
+            f"Raise the hard limit to {max_connections + OTHER_FILES} (ulimit -Hn, LimitNOFILE of"
+            f" systemd, --ulimit nofile of Docker), or set --max-connections {possible}.",
         )
     return Finding("open files", "ok", found)
 
@@ -101,11 +118,12 @@ def _temporary_folder() -> Finding:
     return Finding("temporary folder", "ok", found)
 
 
-def _available() -> int:
-    for line in _read(Path("/proc/meminfo")).splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
+def _number(path: Path, name: str) -> int:
+    """The number behind a name in a file of lines; 0 where there is none."""
+    for line in _read(path).splitlines():
+        words = line.split()
+        if words[:1] == [name]:
+            return int(words[1])
     return 0
 
 

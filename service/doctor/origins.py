@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
+
+from pydantic_settings import CliSettingsSource, TomlConfigSettingsSource
 
 from service.environment import ENV_PREFIX
-from service.settings import Settings
+from service.settings import Environment, Settings
 
 # A report is sent to others, whom these need not help to try keys out.
 _NOT_SHOWN = ("api_keys",)
@@ -37,28 +38,30 @@ def find_origins(settings: Settings, argv: list[str]) -> list[Origin]:
         argv: The flags that they were read from, besides the environment and the TOML file.
     """
     defaults = Settings.model_construct()
-    in_file = _names_in_file()
+    # What reads them says what it found: of each there are several spellings.
+    config = os.environ.get(ENV_PREFIX + "CONFIG")
+    flags = CliSettingsSource[Any](Settings, cli_parse_args=argv)()
+    variables = {name: _variable(name) for name in Environment(Settings)()}
+    in_file = TomlConfigSettingsSource(Settings, config)() if config else {}
     found = []
     for name in Settings.model_fields:
         value = getattr(settings, name)
-        source = os.environ[ENV_PREFIX + "CONFIG"] if name in in_file else "default"
-        variable = ENV_PREFIX + name.upper()
-        if variable in os.environ:
-            source = variable
-        if (value != getattr(defaults, name) and source == "default") or _flag_given(name, argv):
+        if name in flags:
             source = "flag"
+        elif name in variables:
+            source = variables[name]
+        elif config and name in in_file:
+            source = config
+        else:  # a flag of KServe has set another one besides its own
+            source = "default" if value == getattr(defaults, name) else "flag"
         found.append(Origin(name, _shown(name, value), source))
     return found
 
 
-def _names_in_file() -> set[str]:
-    config = os.environ.get(ENV_PREFIX + "CONFIG")
-    return set(tomllib.loads(Path(config).read_text())) if config else set()
-
-
-def _flag_given(name: str, argv: list[str]) -> bool:
-    flags = {f"--{name.replace('_', '-')}", f"--no-{name.replace('_', '-')}"}
-    return any(word.partition("=")[0] in flags for word in argv)
+def _variable(name: str) -> str:
+    """The variable that a setting was read from; of several spellings the last one counts."""
+    wanted = ENV_PREFIX + name.upper()
+    return [variable for variable in os.environ if variable.upper() == wanted][-1]
 
 
 def _shown(name: str, value: object) -> str:

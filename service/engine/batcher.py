@@ -60,6 +60,15 @@ class Receipt:
     queue_s: float
     run_s: float
 
+    @classmethod
+    def joined(cls, parts: list[Receipt]) -> Receipt:
+        """That of images whose parts have these."""
+        return cls(
+            max(part.batch_size for part in parts),
+            min(part.queue_s for part in parts),
+            sum(part.run_s for part in parts),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -351,13 +360,7 @@ def _joined(ticket: Ticket) -> Served:
         np.concatenate([part.logits for _, part, _ in ticket.parts]),
         np.concatenate([part.probabilities for _, part, _ in ticket.parts]),
     )
-    receipts = [receipt for _, _, receipt in ticket.parts]
-    receipt = Receipt(
-        max(receipt.batch_size for receipt in receipts),
-        min(receipt.queue_s for receipt in receipts),
-        sum(receipt.run_s for receipt in receipts),
-    )
-    return Served(prediction, receipt)
+    return Served(prediction, Receipt.joined([receipt for _, _, receipt in ticket.parts]))
 
 
 def _receipt(ticket: Ticket, batch: Batch) -> Receipt:

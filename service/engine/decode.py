@@ -27,12 +27,15 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from service.engine.avif import screen_avif
 from service.engine.errors import ImageDecodeError, ImageError, ImageTooLargeError
 from service.engine.jpeg import exact_decoder, plain_size
 from service.engine.ppm import decode_scaled, is_scaled
 from service.engine.reduction import reduce_decoding, reduction_of
 from service.engine.screening import (
+    SMALLER_HINT,
     MeteredFile,
+    check_pixels,
     has_many_scans,
     is_common_exif,
     screen_file,
@@ -60,7 +63,6 @@ _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _BLOCK = 1 << 20  # samples
 # Above this, resizing and libjpeg-turbo take the time, and those are the same on both ways.
 _SMALL_PIXELS = 256 * 256
-_SMALLER_HINT = "Send a smaller picture; the network sees only a small one anyway."
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -212,14 +214,15 @@ def _decode_with_pillow(
         raise ImageDecodeError("The image has no bytes.", hint=_FORMAT_HINT)
     try:
         screen_file(data)
+        screen_avif(data, max_pixels)
         file = MeteredFile(data, options.timeout_s)
         with Image.open(file, formats=FORMATS) as image:
-            _check_pixels(image.width, image.height, max_pixels)
+            check_pixels(image.width, image.height, max_pixels)
             extent = None
             if is_scaled(image):
                 plain = decode_scaled(image, data)
             else:
-                screen_opened(image, file, data)
+                screen_opened(image, file, data, max_pixels)
                 if options.jpeg_draft:
                     extent = reduce_decoding(image, (width, height), resize)
                 plain = _load(image)
@@ -235,7 +238,7 @@ def _decode_with_pillow(
     except Image.DecompressionBombError:
         # Pillow's own limit, twice 89 million pixels, which holds even where ours is higher.
         raise ImageTooLargeError(
-            "The image has more pixels than any picture should.", hint=_SMALLER_HINT
+            "The image has more pixels than any picture should.", hint=SMALLER_HINT
         ) from None
     except Exception as error:  # Pillow raises nearly anything on damaged files
         raise ImageDecodeError(
@@ -250,15 +253,6 @@ def _load(image: Image.Image) -> Image.Image:
         with contextlib.suppress(Exception):
             ImageOps.exif_transpose(image, in_place=True)
     return _to_plain(image)
-
-
-def _check_pixels(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise ImageTooLargeError(
-            f"The image has {width} x {height} = {width * height} pixels; the limit is"
-            f" {max_pixels}.",
-            hint=_SMALLER_HINT,
-        )
 
 
 def _to_plain(image: Image.Image) -> Image.Image:

@@ -11,7 +11,8 @@ ServiceError
 │   └── ImageError              one image of the request is wrong
 │       ├── ImageDecodeError    image_undecodable
 │       ├── ImageTooLargeError  image_too_large
-│       └── ImageTooSlowError   image_too_slow
+│       ├── ImageTooSlowError   image_too_slow
+│       └── NotFiniteError      scores_not_finite
 ├── NotFoundError
 │   ├── ModelNotFoundError      model_not_found
 │   └── VersionNotFoundError    version_not_found
@@ -132,6 +133,13 @@ class ImageTooSlowError(ImageError):
 
     code = "image_too_slow"
     title = "Image takes too long to decode"
+
+
+class NotFiniteError(ImageError):
+    """The network's scores for the image are not finite, so no class can be named for it."""
+
+    code = "scores_not_finite"
+    title = "Scores are not finite"
 
 
 class InvalidImagesError(InputError):

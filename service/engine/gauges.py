@@ -5,6 +5,7 @@ With several workers each writes down its own four times a second; whichever is 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -68,6 +69,7 @@ class Gauges:
         )
         self._process = dict(_process_metrics(registry))
         self._cpu_s = 0.0
+        self._lock = threading.Lock()  # several may ask at once, each in a thread
         self._queues: set[tuple[str, int]] = set()
         self._look: Callable[[], Look] | None = None
 
@@ -77,6 +79,10 @@ class Gauges:
 
     def refresh(self) -> None:
         """Look now."""
+        with self._lock:
+            self._refresh()
+
+    def _refresh(self) -> None:
         for metric in ProcessCollector(registry=None).collect():
             (sample,) = metric.samples
             series = self._process.get(metric.name)

@@ -40,8 +40,12 @@ class GoldenOutcome:
         return bool(self.difference <= self.tolerance)
 
 
-def compare_golden_images(session: Session) -> list[GoldenOutcome]:
+def compare_golden_images(session: Session, batch_size: int | None = None) -> list[GoldenOutcome]:
     """Decode and run the golden images, and compare with the logits that PyTorch gave.
+
+    Args:
+        session: That runs them.
+        batch_size: So many at once; None: all.
 
     Returns:
         One outcome a picture, in the file's order; none where the file carries none.
@@ -59,7 +63,9 @@ def compare_golden_images(session: Session) -> list[GoldenOutcome]:
             pixels.append(decode_image(image.data, size.height, size.width, size.resize))
         except ImageError as error:
             errors[index] = error.detail
-    answers = iter(session.run(np.stack(pixels)).logits) if pixels else iter(())
+    step = batch_size or len(golden.images)
+    batches = (np.stack(pixels[start : start + step]) for start in range(0, len(pixels), step))
+    answers = (logits for batch in batches for logits in session.run(batch).logits)
     outcomes = []
     for index, image in enumerate(golden.images):
         expected = np.array(image.logits, np.float32)
@@ -78,10 +84,14 @@ def compare_golden_images(session: Session) -> list[GoldenOutcome]:
     return outcomes
 
 
-def replay_golden_images(session: Session) -> float | None:
+def replay_golden_images(session: Session, batch_size: int | None = None) -> float | None:
     """Make sure that the golden images come out as PyTorch had them.
 
     Catches a changed decoder or resize, a damaged file, and arithmetic that drifted on this device.
+
+    Args:
+        session: That runs them.
+        batch_size: So many at once; None: all.
 
     Returns:
         The largest absolute logit difference; None where the file carries no golden images.
@@ -90,7 +100,7 @@ def replay_golden_images(session: Session) -> float | None:
         ModelLoadError: The difference is over the tolerance that the file states.
         InferenceError: The network failed.
     """
-    outcomes = compare_golden_images(session)
+    outcomes = compare_golden_images(session, batch_size)
     if not outcomes:
         return None
     for outcome in outcomes:

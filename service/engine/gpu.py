@@ -98,7 +98,7 @@ class GpuOptions:
         binding: How a batch gets to the device, where there are no CUDA graphs.
         tensorrt_fp16: TensorRT may compute in half precision.
         tensorrt_cache: Folder of the engines that were built ahead; None: the user's cache folder.
-        gate: Shared by all sessions of a process.
+        gate: Shared by all sessions of a process, and passed by every run if there are CUDA graphs.
     """
 
     memory_mib: int = 0
@@ -156,7 +156,7 @@ class GpuGraph:
         fixed = bool(first) and isinstance(first[0], int)
         self.buckets = (first[0],) if fixed else bucket_sizes(options.max_batch_size)
         self.replays = replays
-        self._gate = options.gate
+        self._gate = options.gate if options.cuda_graphs or replays else None
         self._lock = threading.Lock()
         self._host: tuple[NDArray[Any], bool] | None = None
         bound = replays or (options.binding is Binding.DEVICE and bindable(session))
@@ -177,14 +177,22 @@ class GpuGraph:
     def run(self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> Outputs:
         """Run a batch of any size; as ``InferenceSession.run``."""
         ((name, images),) = feeds.items()
+        parts = []
         with self._lock:
-            parts = [
-                self._run(list(names), name, images[start:stop], bucket)
-                for start, stop, bucket in pieces_of(len(images), self.buckets)
-            ]
+            for start, stop, bucket in pieces_of(len(images), self.buckets):
+                with self._passage(bucket):
+                    parts.append(self._run(list(names), name, images[start:stop], bucket))
         return (
             parts[0] if len(parts) == 1 else [np.concatenate(p) for p in zip(*parts, strict=True)]
         )
+
+    def _passage(self, bucket: int) -> contextlib.AbstractContextManager[None]:
+        """Where any model of the process may be recorded, this one has to know, recorded or not."""
+        if self._gate is None:
+            return contextlib.nullcontext()
+        bound = (self._bound or {}).get(bucket)
+        recorded = bound is not None and bound.runs >= _RUNS_UNTIL_REPLAY
+        return self._gate.run(alone=self.replays and not recorded)
 
     def _run(self, names: list[str], name: str, images: NDArray[Any], bucket: int) -> Outputs:
         count = len(images)
@@ -218,11 +226,7 @@ class GpuGraph:
             # of memory that a graph writes to.
             for size in self.buckets:
                 self._bound[size] = _Bound(self._session, self._device, size, images)
-        bound = self._bound[bucket]
-        if not self.replays:
-            return bound.run(names, images)
-        with self._gate.run(alone=bound.runs < _RUNS_UNTIL_REPLAY):
-            return bound.run(names, images)
+        return self._bound[bucket].run(names, images)
 
 
 class _Bound:
@@ -244,6 +248,7 @@ class _Bound:
             )
             self._outputs[output.name] = value
             self._binding.bind_ortvalue_output(output.name, value)
+        # Not those that an ``Interrupt`` ends: a graph that is replayed has no operators any more.
         self._options = ort.RunOptions()
         # One graph a bucket (ONNX Runtime's "gpu_graph_id"); without CUDA graphs it means nothing.
         self._options.add_run_config_entry("gpu_graph_id", str(bucket))

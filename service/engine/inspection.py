@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
-from pydantic import ValidationError
 
 from service.engine.bundle import read_bundle
 from service.engine.digest import DigestState, check_digest
 from service.engine.errors import ModelLoadError
 from service.engine.onnx_file import look_through
-from service.engine.session import Session, SessionOptions
+from service.engine.session import Session, SessionOptions, read_own_metadata
 from service.metadata import METADATA_KEY, ModelMetadata
 
 _SILENT = 4  # ONNX Runtime's severity "fatal": what it has to say comes as an exception
@@ -67,7 +66,7 @@ def describe_file(path: Path) -> FileDescription:
     operators = look_through(bundle.model).operators
     opened = _open(bundle.model)
     about = opened.get_modelmeta()
-    metadata = _own_metadata(about.custom_metadata_map.get(METADATA_KEY))
+    metadata = read_own_metadata(about.custom_metadata_map.get(METADATA_KEY))
     from_config = metadata is None and bundle.config is not None
     if from_config:
         metadata = Session(bundle.model, SessionOptions(device="cpu"), bundle.config).metadata
@@ -98,18 +97,4 @@ def _open(model: bytes) -> ort.InferenceSession:
         raise ModelLoadError(
             f"ONNX Runtime can't load the model ({type(error).__name__}).",
             hint="The file is damaged or no ONNX model; export it again.",
-        ) from error
-
-
-def _own_metadata(text: str | None) -> ModelMetadata | None:
-    if text is None:
-        return None
-    try:
-        return ModelMetadata.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise ModelLoadError(
-            f"The model's metadata is not valid at {where!r}: {first['msg']}.",
-            hint="The file was changed, or written by another version of 'adaresnet export'.",
         ) from error

@@ -140,6 +140,12 @@ class Instances:
         return list({id(session): session for session in self._sessions}.values())
 
     @property
+    def served(self) -> list[tuple[Session, int]]:
+        """Every session that answers, and the largest batch that it is given; once measured."""
+        wide = [(self._wide, self.plan.wide_up_to)] if self._wide else []
+        return [(session, self.plan.batch_size) for session in self.sessions] + wide
+
+    @property
     def count(self) -> int:
         """Runs at once."""
         return self._options.lanes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.engine.bundle import Bundle, read_bundle
@@ -67,8 +67,9 @@ class Loader:
                 "The file was changed after it was written: its digest differs.",
                 hint="Copy or export it again.",
             )
-        differences = [replay_golden_images(session) for session in instances.sessions]
         instances.measure(bundle.model, bundle.config)
+        # Last, when all is there that will answer: the session of all threads, CUDA graphs.
+        differences = [replay_golden_images(session, most) for session, most in instances.served]
         return Loaded(
             instances,
             bundle.digest,
@@ -98,8 +99,7 @@ class Loader:
             if self._device_settled:
                 raise ModelLoadError(error.detail, hint=error.hint) from error
             raise
-        sessions = replace(self._options.sessions, device=instances.device)
-        self._options = replace(self._options, sessions=sessions)
+        self._options = instances.settled
         self._device_settled = True
         return instances
 

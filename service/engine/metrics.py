@@ -55,7 +55,7 @@ _TEXTS = {
     "batch": "Seconds of runs, by the number of images in them",
     "last": "When a batch last ran, seconds since 1970",
     "images": "Images by what became of them",
-    "refusals": "Requests that were answered with an error, by its code",
+    "refusals": "What was answered with an error or refused, by its code",
     "loads": "Tries to load a model version",
     "timeouts": "Runs that took too long, by whether they could be interrupted",
     "splits": "Batches that were cut in two for want of memory",

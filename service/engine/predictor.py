@@ -18,6 +18,7 @@ from service.engine.errors import (
     DeadlineExceededError,
     ImageError,
     InvalidImagesError,
+    NotFiniteError,
     RequestTooLargeError,
     ServiceError,
 )
@@ -26,7 +27,7 @@ from service.engine.images import Chunk, Images, ImageStream
 from service.engine.lanes import Lanes
 from service.engine.metrics import Account, Metrics
 from service.engine.pipeline import Part, Pipeline
-from service.engine.ranking import Ranked, Ranking, join, rank, rank_one
+from service.engine.ranking import Ranked, Ranking, join, rank_finite, rank_one
 from service.engine.repository import ModelRepository, ReadyVersion, RepositoryOptions
 from service.engine.session import Prediction
 
@@ -57,7 +58,7 @@ class Outcome:
         ranking: Classes of the good images, in order; None where there is no good one.
         errors: What is wrong with each bad one, by its index in the request.
         decode_s: Time spent on decoding, of a large request beside its runs.
-        receipt: What became of its images in the engine; None where there is no good one.
+        receipt: What became of its images in the engine; None where none has run.
         start: Index in the request of the first.
     """
 
@@ -179,12 +180,13 @@ class Predictor:
         deadline = asyncio.timeout(timeout_s or patience_s)
 
         async def keep(part: Part, served: Served | None) -> None:
-            ranking = await self._rank(served, k) if served else None
-            receipt = served.receipt if served else None
-            await tell(
-                Outcome(part.count, ranking, part.errors, part.decode_s, receipt, part.start)
-            )
-            model.metrics.answered(part.count, part.errors)
+            ranking, receipt, errors = None, None, part.errors
+            if served is not None:
+                ranking, rows = await self._rank(served, k)
+                receipt = served.receipt
+                errors = {**errors, **_not_finite(model, part, rows)}
+            await tell(Outcome(part.count, ranking, errors, part.decode_s, receipt, part.start))
+            model.metrics.answered(part.count, errors)
             account.received -= part.count
             account.ran -= part.count - len(part.errors)
             for index in part.errors:
@@ -253,7 +255,11 @@ class Predictor:
             part, served = await self._pipeline.run_one(model, images, account)
             ranking = rank_one(served.prediction.probabilities, k) if served else None
             receipt = served.receipt if served else None
-            outcome = Outcome(1, ranking, part.errors, part.decode_s, receipt)
+            errors = part.errors
+            if served and ranking is None:
+                errors = account.bad = _not_finite(model, part, [0])
+                account.ran = 0
+            outcome = Outcome(1, ranking, errors, part.decode_s, receipt)
         else:
             outcome = await self._predict_many(model, images, k, skip_errors, account)
         if outcome.errors and not skip_errors:
@@ -272,7 +278,9 @@ class Predictor:
             decode_s += part.decode_s
             if served is None or progress.failed:
                 return
-            ranking = await self._rank(served, k)
+            ranking, rows = await self._rank(served, k)
+            progress.errors.update(_not_finite(model, part, rows))
+            account.ran -= len(rows)
             rankings.append(ranking)
             receipts.append(served.receipt)
             self._check_answer(progress.count * ranking.class_ids.shape[1])
@@ -280,7 +288,7 @@ class Predictor:
         progress = self._pipeline.begin_many(model, images, account, skip_errors=skip_errors)
         await self._pipeline.run_many(model, images, progress, keep)
         ranking = join(rankings) if rankings else None
-        receipt = _sum(receipts) if receipts else None
+        receipt = Receipt.joined(receipts) if receipts else None
         return Outcome(progress.count, ranking, progress.errors, decode_s, receipt)
 
     async def _infer(self, model: ReadyVersion, images: Chunk, account: Account) -> Inferred:
@@ -307,14 +315,14 @@ class Predictor:
             np.concatenate([served.prediction.logits for served in done]),
             np.concatenate([served.prediction.probabilities for served in done]),
         )
-        return Inferred(prediction, decode_s, _sum([served.receipt for served in done]))
+        return Inferred(prediction, decode_s, Receipt.joined([served.receipt for served in done]))
 
-    async def _rank(self, served: Served, k: int) -> Ranking:
+    async def _rank(self, served: Served, k: int) -> tuple[Ranking, list[int]]:
         probabilities = served.prediction.probabilities
         if probabilities.size <= _RANK_ON_LOOP:
-            return rank(probabilities, k)
+            return rank_finite(probabilities, k)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._decoding.pool, rank, probabilities, k)
+        return await loop.run_in_executor(self._decoding.pool, rank_finite, probabilities, k)
 
     def _check_answer(self, values: int) -> None:
         """Refuse an answer that would take too much memory, with so many classes in all so far."""
@@ -327,13 +335,22 @@ class Predictor:
             )
 
 
+def _not_finite(model: ReadyVersion, part: Part, rows: list[int]) -> dict[int, ImageError]:
+    """Errors of the good images in these rows, by index in the request."""
+    if not rows:
+        return {}
+    good = [i for i in range(part.start, part.start + part.count) if i not in part.errors]
+    return {
+        good[row]: NotFiniteError(
+            f"The scores of model {model.name!r} for the image are not finite numbers.",
+            hint="Leave the image out, or ask another model; where usual images fail so as well,"
+            " the model is at fault.",
+        )
+        for row in rows
+    }
+
+
 def _raise_bad(errors: dict[int, ImageError], count: int) -> NoReturn:
     if count == 1:
         raise errors[0]
     raise InvalidImagesError(errors, of=count)
-
-
-def _sum(receipts: list[Receipt]) -> Receipt:
-    largest = max(receipt.batch_size for receipt in receipts)
-    run_s = sum(receipt.run_s for receipt in receipts)
-    return Receipt(largest, receipts[0].queue_s, run_s)

@@ -128,11 +128,12 @@ def create_on_gpu(
     """Make a session, which need not run on the GPU yet; ``engines`` is TensorRT's folder.
 
     Raises:
-        ModelLoadError: No ONNX model.
+        ModelLoadError: No ONNX model, or none for TensorRT.
         DeviceError: It loads, but not with the GPU's provider.
     """
+    providers = _gpu_providers(model, device, options, engines)
     try:
-        return _create(model, threads, _gpu_providers(model, device, options, engines))
+        return _create(model, threads, providers)
     except ModelLoadError as error:
         # A file that loads nowhere is the file's fault; one that loads on the CPU is not.
         open_on_cpu(model, threads)

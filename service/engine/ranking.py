@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,9 @@ class Ranking:
 
     def __iter__(self) -> Iterator[tuple[list[int], Sequence[np.float32]]]:
         """Class indices and probabilities of one image after the other."""
-        return zip(self.class_ids.tolist(), map(list, self.probabilities), strict=True)
+        # Not all at once: as Python's numbers they take many times the memory.
+        for class_ids, probabilities in zip(self.class_ids, self.probabilities, strict=True):
+            yield class_ids.tolist(), list(probabilities)
 
 
 def rank(probabilities: NDArray[np.float32], k: int) -> Ranking:
@@ -44,13 +47,38 @@ def rank(probabilities: NDArray[np.float32], k: int) -> Ranking:
     return Ranking(class_ids.astype(np.int32), np.take_along_axis(probabilities, class_ids, axis=1))
 
 
-def rank_one(probabilities: NDArray[np.float32], k: int) -> Ranked:
-    """The same for a single image, float32 [1, C], without numpy's cost for a small array."""
+def rank_finite(probabilities: NDArray[np.float32], k: int) -> tuple[Ranking, list[int]]:
+    """Rank the images whose probabilities are all finite.
+
+    Args:
+        probabilities: float32 [N, C].
+        k: How many to keep; more than C keeps all.
+
+    Returns:
+        The ranking of those images, in order, and the rows of the others: the first class of what
+        is not a number would be no answer.
+    """
+    finite = np.isfinite(probabilities)
+    if finite.all():
+        return rank(probabilities, k), []
+    good = finite.all(axis=1)
+    return rank(probabilities[good], k), np.flatnonzero(~good).tolist()
+
+
+def rank_one(probabilities: NDArray[np.float32], k: int) -> Ranked | None:
+    """The same for a single image, float32 [1, C], without numpy's cost for a small array.
+
+    Returns:
+        None where its probabilities are not all finite.
+    """
     classes = probabilities.shape[1]
     if classes > _FEW_CLASSES:
-        return rank(probabilities, k)
+        ranking, others = rank_finite(probabilities, k)
+        return None if others else ranking
     row = probabilities[0]
     values = row.tolist()
+    if not math.isfinite(sum(values)):  # of float32 in double precision: it can't overflow
+        return None
     # This sort is stable too, in reverse as well.
     best = sorted(range(classes), key=values.__getitem__, reverse=True)[:k]
     return [(best, [row[class_id] for class_id in best])]

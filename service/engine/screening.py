@@ -35,13 +35,17 @@ _MOST_EXIF_PIECES = 16
 _MOST_EXIF_BYTES = 2**20
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0")
 _MOST_TIFF_ENTRIES, _MOST_TIFF_VALUES = 4096, 2**17
-_TIFF_BYTES, _TIFF_PARTS = (1, 2, 7), (273, 279, 324, 325)
+_TIFF_BYTES, _TIFF_LENGTHS = (1, 2, 7), (3, 4, 16)  # kinds of values
+_TIFF_PARTS = (273, 279, 324, 325)
 _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
+# Tiles stand out over their picture, where a few pixels of it are in each.
+_COMMON_TILE_PIXELS, _TILE_STEP, _MOST_PADDING = 2**20, 16, 4
 _TEXT_STARTS = (b"P1", b"P2", b"P3")
 # Chunks of a PNG that are unpacked, each up to a megabyte.
 _PACKED_CHUNKS, _MOST_PACKED_CHUNKS = (b"zTXt", b"iTXt", b"iCCP"), 64
 
 _HINT = "Save the picture anew with a common program."
+SMALLER_HINT = "Send a smaller picture; the network sees only a small one anyway."
 
 
 class MeteredFile(io.BytesIO):
@@ -69,7 +73,7 @@ class MeteredFile(io.BytesIO):
         """
         self._reads_left -= 1
         if self._reads_left < 0:
-            raise _odd("it has many more parts than a picture of its size")
+            raise odd("it has many more parts than a picture of its size")
         if self._timeout_s and time.thread_time() > self._until_s:
             raise ImageTooSlowError(
                 f"Decoding the image takes more than {self._timeout_s:g} s of processor time.",
@@ -95,17 +99,20 @@ def screen_file(data: bytes | memoryview) -> None:
         _screen_repetition(start, bytes(data))
 
 
-def screen_opened(image: Image.Image, file: MeteredFile, data: bytes | memoryview) -> None:
+def screen_opened(
+    image: Image.Image, file: MeteredFile, data: bytes | memoryview, max_pixels: int
+) -> None:
     """Look at a file that is open, before its pixels are decoded.
 
     Args:
         image: As Pillow has opened it.
         file: That it was opened from.
         data: All of it.
+        max_pixels: Largest width times height that is decoded at all.
 
     Raises:
         ImageDecodeError: It has more parts than its picture has room for.
-        ImageTooLargeError: Its decoder is too slow for so many pixels.
+        ImageTooLargeError: Its decoder is too slow for so many pixels, or makes room for more.
     """
     size = image.width * image.height
     tiles = getattr(image, "tile", ())
@@ -117,14 +124,14 @@ def screen_opened(image: Image.Image, file: MeteredFile, data: bytes | memoryvie
                 hint="Save it as PNG, or uncompressed with a maximum of 255.",
             )
         file.allow_slow()
-    if image.format == "TIFF" and _parts_of_tiff(image) > _MOST_TIFF_VALUES:
-        raise _odd("it is cut into too many parts")
+    if image.format == "TIFF":
+        _check_tiles(image, max_pixels)
     if len(tiles) > 1:
         covered = sum((right - left) * (low - high) for _, (left, high, right, low), *_ in tiles)
         if covered > size * len(image.getbands()):
-            raise _odd("its parts are more than the picture")
+            raise odd("its parts are more than the picture")
     if image.format in ("JPEG", "MPO") and has_many_scans(data, size):
-        raise _odd("it has too many scans")
+        raise odd("it has too many scans")
 
 
 def has_many_scans(data: bytes | memoryview, pixels: int) -> bool:
@@ -147,12 +154,12 @@ def _screen_repetition(start: bytes, data: bytes) -> None:
     """Bound what each takes much longer than its bytes."""
     if start[:2] == b"\xff\xd8":
         if data.count(_EXIF) > _MOST_EXIF_PIECES:
-            raise _odd("its EXIF is in too many pieces")
+            raise odd("its EXIF is in too many pieces")
     elif start == b"\x89PNG":
         if sum(map(data.count, _PACKED_CHUNKS)) > _MOST_PACKED_CHUNKS:
-            raise _odd("it has too many texts and profiles")
+            raise odd("it has too many texts and profiles")
     elif start[:2] in _TEXT_STARTS and data.count(b"#") > _MOST_COMMENTS:
-        raise _odd(f"it has more than {_MOST_COMMENTS} comments")
+        raise odd(f"it has more than {_MOST_COMMENTS} comments")
 
 
 def _screen_tiff(data: bytes | memoryview) -> None:
@@ -166,25 +173,71 @@ def _screen_tiff(data: bytes | memoryview) -> None:
     except (struct.error, OverflowError):
         return  # Pillow says what is wrong
     if entries > _MOST_TIFF_ENTRIES:
-        raise _odd(f"its directory has {entries} entries")
+        raise odd(f"its directory has {entries} entries")
     at += struct.calcsize(order + count_form)
     entry = struct.Struct(order + entry_form)
+    tile_tags = set()
     for number in range(min(entries, (len(data) - at) // entry.size)):
         tag, kind, values = entry.unpack_from(data, at + number * entry.size)
         if values > _MOST_TIFF_VALUES and (kind not in _TIFF_BYTES or tag in _TIFF_PARTS):
-            raise _odd(f"tag {tag} has {values} values")
+            raise odd(f"tag {tag} has {values} values")
+        if tag in (_TILE_WIDTH, _TILE_LENGTH):
+            # Pillow knows fewer kinds of numbers than libtiff, and takes the last, not the first.
+            if kind not in _TIFF_LENGTHS or values != 1 or tag in tile_tags:
+                raise odd(f"tag {tag} is not one number")
+            tile_tags.add(tag)
 
 
-def _parts_of_tiff(image: Image.Image) -> int:
-    """How many strips or tiles a picture has by its tags, for which room is made at once."""
+def _check_tiles(image: Image.Image, max_pixels: int) -> None:
+    """Bound the parts of a TIFF, each of which is decoded as a whole.
+
+    Raises:
+        ImageDecodeError: All of them are many, or much larger than the picture.
+        ImageTooLargeError: One of them is too large.
+    """
+    width, length = _part_of_tiff(image)
+    parts = -(-image.width // width) * -(-image.height // length)
+    if parts > _MOST_TIFF_VALUES:
+        raise odd("it is cut into too many parts")
+    padded = (image.width + _TILE_STEP) * (image.height + _TILE_STEP)
+    most = max(max_pixels, padded, _COMMON_TILE_PIXELS)
+    if width * length > most:
+        raise ImageTooLargeError(
+            f"The image has parts of {width} x {length} = {width * length} pixels; the limit is"
+            f" {most}.",
+            hint=SMALLER_HINT,
+        )
+    if parts * width * length > _MOST_PADDING * most:
+        raise odd("its parts are more than the picture")
+
+
+def _part_of_tiff(image: Image.Image) -> tuple[int, int]:
+    """Width and length of a strip or tile by the tags, for each of which room is made at once."""
     tags: Mapping[int, object] = image.tag_v2  # type: ignore[attr-defined]
     width, length = tags.get(_TILE_WIDTH), tags.get(_TILE_LENGTH)
     if width is None or length is None:
         width, length = image.width, tags.get(_ROWS_PER_STRIP, image.height)
+        if isinstance(length, int):
+            length = min(length, image.height)
     if not isinstance(width, int) or not isinstance(length, int) or min(width, length) < 1:
-        return 1  # Pillow says what is wrong
-    return -(-image.width // width) * -(-image.height // length)
+        return image.size  # Pillow says what is wrong
+    return width, length
 
 
-def _odd(why: str) -> ImageDecodeError:
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Hold a size to the limit.
+
+    Raises:
+        ImageTooLargeError: It has more pixels.
+    """
+    if width * height > max_pixels:
+        raise ImageTooLargeError(
+            f"The image has {width} x {height} = {width * height} pixels; the limit is"
+            f" {max_pixels}.",
+            hint=SMALLER_HINT,
+        )
+
+
+def odd(why: str) -> ImageDecodeError:
+    """The error for a file that no common program has written."""
     return ImageDecodeError(f"The image file is not as it should be: {why}.", hint=_HINT)

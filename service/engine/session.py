@@ -55,10 +55,10 @@ class SessionOptions:
     Attributes:
         device: As ``parse_devices`` reads it; of several, the first. GPUs that are named fail where
             they can't run; ``auto`` falls back to the CPU with a warning.
-        strict: A GPU that is named takes a model as a whole or not at all; else, and with ``auto``,
-            parts of it may run on the CPU, with a warning.
         threads: Threads that one run may use on the CPU.
         spin: They wait actively for each other: faster where nothing else runs.
+        strict: A GPU that is named takes a model as a whole or not at all; else, as always with
+            ``auto``, parts of it may run on the CPU, with a warning.
         gpu: What matters on GPUs only.
     """
 
@@ -112,7 +112,8 @@ class Session:
             self._runs_until_warm = opened.graph.runs_until_warm
         self._foreign: ForeignGraph | None = None
         self.batch_size: int | None = None
-        own = _read_metadata(self._session)
+        about = self._session.get_modelmeta()
+        own = read_own_metadata(about.custom_metadata_map.get(METADATA_KEY))
         if own is not None:
             _check_signature(self._session, own)
             self.metadata = _with_config(own, config) if config else own
@@ -222,18 +223,22 @@ def _failure(error: Exception, count: int) -> InferenceError:
     )
 
 
-def _read_metadata(session: ort.InferenceSession) -> ModelMetadata | None:
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
+def read_own_metadata(text: str | None) -> ModelMetadata | None:
+    """What a file of ours says about itself; None where it says nothing.
+
+    Raises:
+        ModelLoadError: That is not valid.
+    """
     if text is None:
         return None
     try:
         return ModelMetadata.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
         raise ModelLoadError(
             f"The model's metadata is not valid at {where!r}: {first['msg']}.",
-            hint="Export it with this version of 'adaresnet export'.",
+            hint="The file was changed, or written by another version of 'adaresnet export'.",
         ) from error
 
 

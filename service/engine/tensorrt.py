@@ -179,6 +179,9 @@ def provider_options(
 
     With bounds for every free size the engine is built when the session is made, for all batches
     between them; without, it would be built anew for each larger batch that comes.
+
+    Raises:
+        ModelLoadError: Such bounds can't be written for an input of this name.
     """
     found = {
         "device_id": str(device.index),
@@ -189,6 +192,13 @@ def provider_options(
         "trt_timing_cache_path": str(folder.parent),
     }
     if shape.sizes[0] is None:
+        # ONNX Runtime takes the list apart at commas, and a name from its sizes at the first colon.
+        if {":", ","} & set(shape.name):
+            raise ModelLoadError(
+                f"The graph's input is named {shape.name!r}; TensorRT's options can't name an input"
+                " with a colon or a comma.",
+                hint="Export it with another name for the input, or use --device cuda.",
+            )
         picture = "x".join(str(size) for size in shape.sizes[1:])
         for bound, count in (("min", 1), ("opt", 0), ("max", 0)):
             batch = count or options.max_batch_size

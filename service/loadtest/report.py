@@ -54,12 +54,16 @@ class Report:
             return [f"no rate was found at which p99 keeps within {milliseconds(self.goal.p99_s)}"]
         held_to_it = self.measurements if self.goal is None else [self.limit]
         return [
-            f"{rate(one.load.rate_per_s)}/s: {gate.describe(one)}"
+            f"{rate(one.load.rate_per_s)}/s: {reason}"
             for one in held_to_it
-            if one is not None and one.due
-            for gate in self.gates
-            if gate.fails(one)
+            if one is not None
+            for reason in self._reasons(one)
         ]
+
+    def _reasons(self, measurement: Measurement) -> list[str]:
+        if not measurement.due:  # no condition is held against nothing, and none was kept
+            return [] if measurement.interrupted else ["no request was due; raise --duration"]
+        return [gate.describe(measurement) for gate in self.gates if gate.fails(measurement)]
 
 
 def describe(measurement: Measurement) -> str:

@@ -12,11 +12,11 @@ _RUNTIMES = ("onnxruntime-gpu", "onnxruntime")
 
 def describe_machine(cpus: int) -> str:
     """Processor, CPUs that may be used, memory and system, one line."""
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{_cpu_model()}, {cpus} CPUs, {memory_gib:.1f} GiB, {platform.system()}"
-        f" {platform.release()}"
-    )
+    known = [_cpu_model(), f"{cpus} CPUs"]
+    if hasattr(os, "sysconf"):  # not on Windows
+        memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        known.append(f"{memory_gib:.1f} GiB")
+    return ", ".join([*known, f"{platform.system()} {platform.release()}"])
 
 
 def describe_versions() -> str:
@@ -31,7 +31,8 @@ def describe_versions() -> str:
 
 
 def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    listed = Path("/proc/cpuinfo")  # of Linux
+    for line in listed.read_text().splitlines() if listed.exists() else ():
         name, _, value = line.partition(":")
         if name.strip() == "model name":  # ARM's have none
             return value.strip()

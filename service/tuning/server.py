@@ -25,6 +25,8 @@ _TELL_S = 10.0
 _STOP_S = 15.0
 _ANSWER_S = 60.0
 _POLL_S = 0.05
+# Of /readyz: all that there is has been tried, and is tried again only minutes later.
+_FINAL = (b"can't answer", b"there is no model")
 # So many connections in a row, for each worker, must lead to one that is ready: the kernel chooses
 # at random, so that one that is not would hardly ever be missed.
 _PROBES_A_WORKER = 12
@@ -58,7 +60,7 @@ class Running:
             tell: Told why where it takes long.
 
         Raises:
-            ServerError: It has ended, or it takes too long.
+            ServerError: It has ended, it can't load its models, or it takes too long.
         """
         in_a_row, said, told = 0, "it does not listen", False
         started_s = time.monotonic()
@@ -72,6 +74,8 @@ class Running:
                 in_a_row += 1
                 continue
             in_a_row, said = 0, body.decode(errors="replace")[:_SHOWN] or said
+            if any(words in body for words in _FINAL):
+                raise ServerError(f"is {self._why(json.loads(body)['status'])}")
             waited_s = time.monotonic() - started_s
             if waited_s > _TELL_S and not told:
                 told = True
@@ -79,6 +83,16 @@ class Running:
             if waited_s > _READY_S:
                 raise ServerError(f"is not ready after {_READY_S:.0f} s: {said}")
             time.sleep(_POLL_S)
+
+    def _why(self, status: str) -> str:
+        """What ``/readyz`` says, and what each model does."""
+        errors = [
+            f"{model['name']} version {version['version']}: {version['error']}"
+            for model in self.ask_json("GET", "/v1/models")["models"]
+            for version in model["versions"]
+            if not version["ready"] and "error" in version
+        ]
+        return "; ".join([status, *errors])
 
     def check_alive(self) -> None:
         """Raise ``ServerError`` with what it said last where it has ended."""

@@ -18,14 +18,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.resilience.bench import Bench, Fault, NotHereError, free_port
+from tests.resilience.bench import Bench, Fault, NotHereError, free_port, traces
 from tests.resilience.faults import EVERY
 from tests.resilience.ledger import Ledger
 from tests.resilience.repository import Repository
 from tests.resilience.service import serving
 
+if TYPE_CHECKING:
+    from tests.resilience.hostile import HostileReport
+
 _HOSTILE = "hostile"
+_SHOWN = 5  # traces of the log
 _HEADS = ("", "inputs", "good sent", "right", "refused", "cut", "lost", "wrong", "5xx", "MiB", "s")
 
 
@@ -119,10 +124,16 @@ def _try_hostile() -> Row:
         repository.publish(1, "1.0")
         with serving(repository.root, Path(name), port=free_port()) as service:
             report = run_hostile(service, ledger)
+        row = judge_hostile(report, ledger, service.text())
+    row.took_s = time.monotonic() - began
+    return row
+
+
+def judge_hostile(report: HostileReport, ledger: Ledger, log: str) -> Row:
+    """Account for the hostile inputs, for the good requests meanwhile, and for the log."""
     row = Row("hostile inputs", ledger, inputs=report.inputs)
-    row.growth_mib, row.took_s = report.rss_growth_mib, time.monotonic() - began
-    row.server_errors = report.server_errors
-    row.complaints = report.failures
+    row.growth_mib, row.server_errors = report.rss_growth_mib, report.server_errors
+    row.complaints = [*report.failures, *ledger.complaints(), *traces(log)[:_SHOWN]]
     return row
 
 

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from tests.resilience.__main__ import inject, main
+from tests.resilience.__main__ import inject, judge_hostile, main
 from tests.resilience.bench import Fault
 from tests.resilience.faults import EVERY
+from tests.resilience.hostile import HostileReport
 from tests.resilience.ledger import Ledger
 
 # One of each kind: all of them take as long as all other tests together.
@@ -70,3 +71,16 @@ def test_a_fault_that_is_not_withstood_is_told(capsys):
     with pytest.raises(SystemExit):
         main(["--only", "unheard-of"])
     assert "unheard-of" in capsys.readouterr().err
+
+
+def test_what_hostile_inputs_do_to_good_requests_is_told():
+    report = HostileReport(1, 3, 1, 1, 1, 0.0, 0.0, failures=["an input"])
+    ledger = Ledger()
+    for enter in (ledger.lose, ledger.mistake, ledger.fail):
+        ledger.begin()
+        enter("why")
+    row = judge_hostile(report, ledger, "ready\nTraceback (most recent call last):\n")
+    assert row.complaints[:4] == ["an input", "lost: why", "wrong: why", "5xx: why"]
+    assert "a trace in the log" in row.complaints[4]
+    well = judge_hostile(HostileReport(1, 0, 0, 0, 0, 0.0, 0.0, []), Ledger(), "ready\n")
+    assert not well.complaints

@@ -197,7 +197,7 @@ class Traffic:
             else:
                 self.ledger.answer()
             return
-        code = _code(body)
+        code = code_of(body)
         wait = headers.get("retry-after", "")
         if status in _REFUSED and code in self.terms.refusals and wait.isdigit() and int(wait):
             self.ledger.refuse(code)
@@ -245,7 +245,8 @@ def _exchange(
     return answer.status, {name.lower(): value for name, value in answer.getheaders()}, body
 
 
-def _code(body: bytes) -> str:
+def code_of(body: bytes) -> str:
+    """The code of a problem document; empty where the body is none."""
     with contextlib.suppress(ValueError, TypeError, AttributeError):
         found: Any = json.loads(body)
         return str(found.get("code", ""))

@@ -100,6 +100,26 @@ def keras_like(
     return weight, bias
 
 
+def logarithm(path: Path) -> None:
+    """A network whose scores for black pictures of 8 x 8 are no numbers, with its config.toml.
+
+    It takes the logarithm of less than nothing.
+    """
+    save(
+        path,
+        [
+            helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["floats"], ["means"], axes=[1, 2], keepdims=0),
+            helper.make_node("Sub", ["means", "one"], ["less"]),
+            helper.make_node("Log", ["less"], ["scores"]),
+        ],
+        [numpy_helper.from_array(np.array(1, np.float32), "one")],
+        ("pixels", TensorProto.UINT8, ("n", 8, 8, 3)),
+        ("scores", ["n", 3]),
+    )
+    path.with_name("config.toml").write_text("[output]\nkind = 'logits'\n")
+
+
 def save(
     path: Path,
     nodes: list[onnx.NodeProto],

@@ -46,6 +46,25 @@ def test_wrong_values_and_unknown_keys_are_refused(monkeypatch, tmp_path):
         load_settings([], program="x")
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["default_model", "models", "tensorrt_cache", "api_keys_file", "tls_certificate", "tls_key"],
+)
+def test_an_empty_text_is_not_taken_for_a_name_or_a_path(monkeypatch, name):
+    """As templates write a variable that has no value."""
+    monkeypatch.setenv(f"ADARESNET_{name.upper()}", "")
+    with pytest.raises(ValueError, match=f"^{name} is '': it is empty; leave it out$"):
+        load_settings([], program="x")
+    monkeypatch.delenv(f"ADARESNET_{name.upper()}")
+    with pytest.raises(ValueError, match=name):
+        load_settings([f"--{name.replace('_', '-')}="], program="x")
+
+
+def test_no_keys_are_not_the_same_as_nobody_is_asked(monkeypatch):
+    monkeypatch.setenv("ADARESNET_API_KEYS", "")
+    assert load_settings([], program="x").api_keys == ""
+
+
 def test_the_flags_of_kserve_are_other_names_of_ours(monkeypatch):
     flags = ["--model_name=cats", "--model_dir=/mnt/models", "--http_port=8080"]
     settings = load_settings(flags, program="x")

@@ -105,6 +105,55 @@ main(work)
 
 
 @needs_fork
+def test_who_serves_goes_on_where_nobody_new_can():
+    """A file has become unreadable, say, and then a worker dies, here one that is just replaced."""
+    lines = run("""
+import mmap
+shared = mmap.mmap(-1, 3)  # the successor is there; the one before is dead; who tried so far
+def wait_for(index):
+    while not shared[index]:
+        time.sleep(0.01)
+def work(seat):
+    if seat.replacement:
+        shared[0] = 1
+        wait_for(1)
+        shared[2] += 1
+        seat.report_fatal("not today")
+        if shared[2] == 3:
+            os.kill(os.getppid(), signal.SIGTERM)
+        return 1
+    seat.report_serving()
+    if seat.number == 0:
+        seat.report_sick("for a test")
+        wait_for(0)
+        os._exit(3)
+    serve(seat)
+def on_death(number):
+    shared[1] = 1
+listeners = [(socket.create_server(("127.0.0.1", 0)),) for _ in range(2)]
+print("->", Supervisor(listeners, work, on_death).run())
+""")
+    assert sum("can't serve: not today" in line for line in lines) >= 2
+    waits = [line.rpartition(" in ")[2] for line in lines if "starting another" in line]
+    assert waits[:2] == ["0 s", "0.5 s"]
+    assert lines[-1] == "-> None"
+
+
+@needs_fork
+def test_where_nobody_is_left_the_reason_ends_the_service():
+    lines = run("""
+def work(seat):
+    if seat.replacement:
+        seat.report_fatal("not today")
+        return 1
+    seat.report_serving()
+    os._exit(3)
+main(work, 1)
+""")
+    assert lines[-1] == "-> not today"
+
+
+@needs_fork
 def test_a_worker_that_gives_no_more_signs_of_life_prints_where_it_is_and_is_replaced():
     """One that never gave any is left alone, as is one that is heard."""
     lines = run("""

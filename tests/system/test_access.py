@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import hashlib
 import io
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from service.cli import main
 from tests.conftest import ADARESNET, Exported, Server, draw, free_port, serving
 from tests.identity_provider import AUDIENCE, IdentityProvider
 from tests.system.prometheus import eventually
@@ -26,13 +28,10 @@ LOAD = "/v2/repository/models/colors/load"
 
 def create_key(name: str, scopes: str = "predict") -> tuple[str, str]:
     """A new key, and the line for the service, as the command writes them."""
-    result = subprocess.run(
-        [ADARESNET, "create-key", "--name", name, "--scope", scopes],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return result.stderr.rpartition(" ")[2].strip(), result.stdout
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        assert main(["create-key", "--name", name, "--scope", scopes]) == 0
+    return errors.getvalue().rpartition(" ")[2].strip(), output.getvalue()
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -160,6 +159,30 @@ def test_origins_that_may_call_are_told_so_before_a_key_is_asked_for(guarded: Se
         assert "access-control-allow-origin" not in answer.headers
         answer = client.get("/healthz", headers=other)
         assert "access-control-allow-origin" not in answer.headers
+
+
+def test_a_preflight_is_a_request_like_others(guarded: Server, keys):
+    preflight = {"Access-Control-Request-Method": "POST", "X-Request-ID": "preflight-1"}
+    with guarded.client() as client:
+        for origin, status in (("https://app.example.org", 200), ("https://evil.org", 400)):
+
+            def count(status: int = status) -> float:
+                text = client.get("/metrics", headers=bearer(keys["operator"][0])).text
+                name = "adaresnet_request_duration_seconds_count"
+                labels = f'{{model="",route="other",status="{status}",version=""}}'
+                found = re.search(re.escape(name + labels) + r" (\S+)", text)
+                return float(found[1]) if found else 0.0
+
+            before = count()
+            answer = client.options(CLASSIFY, headers={**preflight, "Origin": origin})
+            assert answer.status_code == status
+            assert answer.headers["x-request-id"] == "preflight-1"
+            assert count() == before + 1
+
+    def logged() -> list[str]:
+        return re.findall(rf"OPTIONS {CLASSIFY} (\d+) \S+ ms preflight-1", guarded.log.read_text())
+
+    eventually(lambda: logged() == ["200", "400"])
 
 
 def test_without_the_setting_no_origin_may_call(server: Server):
@@ -330,24 +353,26 @@ def test_a_port_for_operators(exported: Exported, tmp_path, picture, workers):
         assert httpx.get(f"{server.url}/healthz").status_code == 200
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+TWO = ("--workers", "2")
+
+
 @pytest.mark.parametrize(
     ("flags", "word"),
     [
         (("--api-keys", "app = 1"), "api_keys: app"),
         (("--api-keys-file", "none.toml"), "none.toml: No such file"),
+        (("--api-keys-file", "none.toml", *TWO), "none.toml: No such file"),
         (("--jwt-issuer", "https://id.example.org"), "jwt_audience"),
-        (("--rate-limit-requests", "5"), "rate_limit_requests"),
+        (("--rate-limit-requests", "5", *TWO), "rate_limit_requests"),
         (("--cors-origins", "app.example.org/x"), "cors_origins"),
         (("--tls-certificate", "none.pem"), "tls_key"),
         (("--tls-certificate", "none.pem", "--tls-key", "none.pem"), "No such file"),
+        (("--tls-certificate", "none.pem", "--tls-key", "none.pem", *TWO), "No such file"),
     ],
 )
-def test_wrong_settings_end_the_start_with_one_line(exported: Exported, flags, word, workers):
+def test_wrong_settings_end_the_start_with_one_line(exported: Exported, flags, word):
     command = [ADARESNET, "serve", "--models", exported.repository, "--port", "0", *flags]
-    result = subprocess.run(
-        [*command, "--workers", workers], capture_output=True, text=True, timeout=60, cwd="/"
-    )
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/")
     assert result.returncode in (1, 2)
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("adaresnet serve: ")]
     assert word in line

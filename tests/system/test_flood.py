@@ -18,8 +18,8 @@ from tests.system.flood.repository import Swapper
 from tests.system.flood.traffic import Flood
 from tests.system.prometheus import eventually, requests, scrape, total
 
-FLOOD_S = 12.0
-WARM_UP_S = 3.0
+FLOOD_S = 6.0
+WARM_UP_S = 2.0
 PATIENCE_S = 100.0
 # What a flood may leave behind, for each worker. Threads: those that wait for the next long answer
 # to write, which are let go by and by. Memory: what the C library keeps for later.

@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.conftest import Exported, Server, draw, free_port, serving
 from tests.service.api.test_connection import CHUNKED, LIVE, POST, Talk, sized
-from tests.system.prometheus import eventually
+from tests.system.prometheus import eventually, scrape, total
 
 SECOND = ("--head-timeout-s", "1", "--body-pause-timeout-s", "1", "--send-timeout-s", "2")
 
@@ -36,6 +36,10 @@ def picture(rng) -> bytes:
     buffer = io.BytesIO()
     draw("green", rng).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def refusals(url: str, reason: str) -> float:
+    return total(scrape(url), "adaresnet_refusals_total", reason=reason)
 
 
 def trickle(talk: Talk, pieces: Iterator[bytes], pause_s: float) -> None:
@@ -78,10 +82,12 @@ def test_a_head_that_comes_too_slowly_is_408(strict, begin, first):
 
 
 def test_a_head_that_stops_is_408(strict):
+    before = refusals(strict.url, "request_too_slow")
     with Talk(strict) as talk:
         talk.say(b"GET /healthz HTT")
         assert talk.hear().status == 408
         assert talk.is_closed()
+    assert refusals(strict.url, "request_too_slow") == before + 1
 
 
 @pytest.mark.parametrize("framing", ["sized", "chunked"])
@@ -219,6 +225,7 @@ def test_where_nobody_is_idle_new_connections_are_503(exported: Exported, tmp_pa
         for talk in busy:
             talk.say(POST + b"Content-Length: 10\r\n\r\nx")  # the rest is still to come
         eventually(lambda: refused(server))
+        assert refusals(f"http://127.0.0.1:{admin}", "too_many_connections") == 1
         for path in ("/readyz", "/metrics"):
             assert httpx.get(f"http://127.0.0.1:{admin}{path}").status_code == 200
         for talk in busy[1:]:
@@ -307,3 +314,18 @@ def test_more_files_may_be_open_than_the_shell_allows(exported: Exported, tmp_pa
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
     assert int(line.split()[3]) >= 956
+
+
+def test_the_memory_of_an_answer_is_bounded(exported: Exported, tmp_path):
+    # Some 400 bytes an answered image are more than a MiB besides the first, and no body is.
+    pixels = io.BytesIO()
+    np.save(pixels, np.zeros((20_000, 1, 1, 3), np.uint8))
+    with serving(exported.repository, tmp_path, "--max-held-bytes", str(2**20)) as server:
+        url, headers = f"{server.url}/v1/classify?top_k=3", {"content-type": "application/x-npy"}
+        refused = httpx.post(url, content=pixels.getvalue(), headers=headers, timeout=60)
+        assert refused.status_code == 413
+        assert "max_held_bytes" in refused.json()["detail"]
+        lines = {**headers, "accept": "application/x-ndjson"}
+        answered = httpx.post(url, content=pixels.getvalue(), headers=lines, timeout=60)
+        assert answered.status_code == 200
+        assert answered.text.count("\n") == 20_000

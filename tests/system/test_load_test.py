@@ -63,13 +63,15 @@ def test_a_gate_that_fails_gives_status_1(server: Server):
 
 
 def test_the_limit_is_found(server: Server):
-    words = ("--find-limit", "--p99", "5s", "--rate", "4000", "--duration", "0.3s")
+    # So short that any machine keeps p99 at the first two rates, and a third would be too much
+    # for a load test; some hundred requests in all.
+    words = ("--find-limit", "--p99", "5s", "--rate", "30000", "--duration", "0.005s")
     done = load_test(server.url, *words, "--warm-up", "0", "--connections", "16", "--json")
     report = json.loads(done.stdout)
     assert report["limit"]["p99_ms"] == 5000
-    # Whether this machine answers 4000 a second is not for this test to say.
+    # How many this machine answers in five seconds is not for this test to say.
     assert (report["limit"]["requests_per_s"] is not None) is (done.returncode == 0)
-    assert len(report["rates"]) >= 1
+    assert len(report["rates"]) >= 2
 
 
 def test_errors_fail_it_unless_they_are_allowed(exported: Exported, tmp_path, rng):

@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import functools
 import io
+import json
 import os
 import shutil
 import signal
@@ -19,8 +20,8 @@ import numpy as np
 import pytest
 
 from tests.conftest import ADARESNET, LOG_TO_READ, Exported, Server, draw, free_port, serving
+from tests.service.api.test_connection import Talk, sized
 from tests.system.prometheus import eventually
-from tests.system.test_processes import occupied, status_line
 
 post = functools.partial(httpx.post, timeout=60, verify=False)
 
@@ -122,22 +123,24 @@ def test_sigterm_is_seen_before_the_port_is_closed(exported: Exported, tmp_path,
 
 
 def test_readiness_is_denied_as_long_as_requests_are_finished(exported: Exported, tmp_path, png):
-    flags = ("--max-queue-size", "1", "--drain-delay-s", "0")
     with (
-        serving(exported.repository, tmp_path, *flags) as server,
-        occupied(server, 60) as pending,
+        serving(exported.repository, tmp_path, "--drain-delay-s", "0") as server,
+        Talk(server) as pending,
     ):
+        pending.say(sized(png, b"Expect: 100-continue\r\n").removesuffix(png))
+        assert pending.hear().status == 100  # it is under way, and its body is still to come
         server.process.send_signal(signal.SIGTERM)
         eventually(lambda: status(server.url, "/readyz") == 503)
 
         def refused() -> httpx.Response:
             return post(f"{server.url}/v1/classify", content=png)
 
-        eventually(lambda: refused().json()["code"] == "stopping")
+        eventually(lambda: refused().json().get("code") == "stopping")
         assert refused().status_code == 503
         assert "retry-after" in refused().headers
         assert status(server.url, "/readyz") == 503
-        assert b" 200 " in status_line(pending)
+        pending.say(png)
+        assert pending.hear().status == 200
         assert server.process.wait(30) == 0
 
 
@@ -186,17 +189,20 @@ def test_a_stop_while_models_are_loaded_is_no_failure_of_theirs(exported: Export
 def test_a_large_array_is_answered_while_it_stops(exported: Exported, tmp_path):
     """What was read in part is read to its end."""
     buffer = io.BytesIO()
-    np.save(buffer, np.zeros((20_000, 16, 16, 3), np.uint8))
-    with serving(exported.repository, tmp_path, "--drain-delay-s", "0") as server:
-        body = buffer.getvalue()
-
-        def slowly() -> Iterator[bytes]:
-            yield body[:100_000]
-            server.process.send_signal(signal.SIGTERM)
-            time.sleep(1)
-            yield body[100_000:]
-
-        answer = post(f"{server.url}/v1/classify", content=slowly())
-        assert answer.status_code == 200
-        assert len(answer.json()["results"]) == 20_000
+    np.save(buffer, np.zeros((2000, 16, 16, 3), np.uint8))
+    body = buffer.getvalue()
+    more = b"Content-Type: application/x-npy\r\nExpect: 100-continue\r\n"
+    with (
+        serving(exported.repository, tmp_path, "--drain-delay-s", "0") as server,
+        Talk(server) as talk,
+    ):
+        talk.say(sized(body, more).removesuffix(body))
+        assert talk.hear().status == 100
+        talk.say(body[:100_000])
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: status(server.url, "/readyz") == 503)
+        talk.say(body[100_000:])
+        answer = talk.hear()
+        assert answer.status == 200
+        assert len(json.loads(answer.body)["results"]) == 2000
         assert server.process.wait(30) == 0

@@ -212,3 +212,16 @@ def test_a_handshake_that_does_not_end_is_given_up(exported: Exported, tmp_path)
                     while plain.recv(1000):
                         pass
         assert server.shown_serial()
+
+
+def test_who_never_says_anything_makes_room(exported: Exported, tmp_path):
+    write_certificate(tmp_path)
+    limits = ("--max-connections", "4", "--head-timeout-s", "60")
+    with contextlib.ExitStack() as stack, serving_tls(exported, tmp_path, *limits) as server:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=30))
+            for _ in range(12)
+        ]
+        assert [plain.recv(1) for plain in silent[:8]] == [b""] * 8
+        assert server.shown_serial()
+        assert silent[8].recv(1) == b""

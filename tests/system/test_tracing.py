@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import ADARESNET, Exported, Server, draw, free_port, serving
 from tests.system.otlp import Collector, Span, collecting
+from tests.system.test_lines import chunk, connected, response_of
 from tests.system.test_workers import two_workers
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -161,8 +162,28 @@ def test_errors_are_named_and_probes_left_out(traced, collector, png):
     (missing,) = collector.wait_for("GET /v1/models/{name}")
     assert missing.attributes["http.response.status_code"] == 404
     assert (missing.parent, missing.trace != "0" * 32) == ("", True)
+    broken_off(traced, png)
+    *_, broken = sorted(collector.wait_for(REQUEST, 3), key=lambda span: span.start_ns)
+    assert broken.attributes["http.response.status_code"] == 200
+    assert broken.attributes["error.type"] == "malformed_request"
+    assert broken.status == ERROR
     names = {"decode", "queue", "run", "batch", REQUEST, "GET /v1/models/{name}"}
     assert {span.name for span in collector.spans} <= names
+
+
+def broken_off(server: Server, png: bytes) -> None:
+    """An answer of lines that begins well and ends with an error."""
+    head = (
+        "POST /v1/classify HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n' + png
+    with connected(server) as connection:
+        connection.sendall(head.encode() + chunk(part + b"\r\n--b\r\nnonsense"))
+        response = response_of(connection)
+        assert b"error" not in response.readline()
+        connection.sendall(chunk(b""))
+        assert b'"error":{"code":"malformed_request"' in response.read()
 
 
 def test_a_large_request_has_a_bounded_number_of_spans(traced, collector):

@@ -56,7 +56,9 @@ def test_the_file_that_is_written_is_served_with(exported: Exported, tmp_path, r
 def test_where_nothing_fits_it_says_by_how_much_and_writes_nothing(exported: Exported, tmp_path):
     output = tmp_path / "tuned.toml"
     limits = ("--p99", "1us", "--memory", "1MiB")
-    done = tune(exported, *_FIXED, *limits, "--output", output, "--json")
+    # What keeps others out is left out meanwhile; so these files need not be there.
+    access = ("--tls-certificate", "no.pem", "--tls-key", "no.pem", "--api-keys-file", "no.toml")
+    done = tune(exported, *_FIXED, *limits, *access, "--output", output, "--json")
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     assert [re.sub(r"[0-9.]+", "N", text) for text in found["misses"]] == [
@@ -75,6 +77,18 @@ def test_a_picture_that_is_refused_is_named(exported: Exported, tmp_path):
     assert done.returncode == 2
     assert "notes.txt is refused" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_model_that_can_not_be_loaded_is_told_at_once(tmp_path):
+    (folder := tmp_path / "models" / "broken" / "1").mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"no model")
+    words = [ADARESNET, "tune", "--models", tmp_path / "models", "--output", tmp_path / "a.toml"]
+    done = subprocess.run(
+        [*words, *_QUICK], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "the service: is not ready: there is no model; broken version 1: " in line
 
 
 def test_a_stop_ends_the_service_that_is_measured(exported: Exported, tmp_path):

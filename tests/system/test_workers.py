@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +21,29 @@ import httpx
 import pytest
 
 from service.engine.session import cuda_built_in
-from tests.conftest import ADARESNET, CLASSES, Exported, Server, draw, serving
+from tests.conftest import ADARESNET, CLASSES, ROOT, Exported, Server, draw, serving
 from tests.system.prometheus import Series, eventually, images, requests, scrape, total
+
+# A worker, without its parent, that is to take the place of another and can't use its device.
+REPLACEMENT = """
+import socket, sys
+from pathlib import Path
+from service.api.auth.rates import SharedRates
+from service.commands.serve import _work
+from service.settings import load_settings
+from service.workers import Seat
+
+settings = load_settings(["--device", "cuda", "--models", sys.argv[1]], program="a test")
+listener = socket.create_server(("127.0.0.1", 0))
+parents = listener.dup()
+parent, tie = socket.socketpair()
+_work(settings, Seat(1, (listener,), tie, True), Path(sys.argv[2]), SharedRates())
+tie.close()
+for report in parent.recv(4096).decode().splitlines():
+    print(report.partition(" ")[0])
+socket.create_connection(parents.getsockname(), timeout=10)
+print("connected")
+"""
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
@@ -305,6 +327,13 @@ def test_what_no_worker_can_do_ends_the_service_with_one_line(exported: Exported
     assert result.stderr.count("adaresnet[gpu]") == 1
     assert result.stderr.splitlines()[-1].startswith("adaresnet serve: ")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.skipif(cuda_built_in(), reason="this ONNX Runtime has a CUDA provider")
+def test_a_replacement_that_fails_leaves_its_predecessor_the_port(exported: Exported, tmp_path):
+    command = [sys.executable, "-c", REPLACEMENT, str(exported.repository), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert result.stdout.splitlines() == ["fatal", "connected"], result.stderr
 
 
 def test_a_port_that_other_workers_have_is_taken(pair: Server, exported: Exported):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,11 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
-from tests.conftest import ADARESNET, ROOT, tiny_config
+from tests.conftest import ROOT, tiny_config
 from training import start
 from training.checkpoint import EpochRecord, RunState, load_checkpoint
+from training.commands.train import _split_recipe
+from training.config import load_config
 from training.errors import Stopped
 from training.journal import METRICS_FILE, RECIPE_FILE, RUN_FILE, Journal, as_recipe
 from training.loop import fit
@@ -193,8 +194,8 @@ def test_the_recipe_repeats_the_run(image_folder, tmp_path):
     fit(config, quiet)
     recipe = tmp_path / "first" / RECIPE_FILE
     again = ["--recipe", recipe, "--data", image_folder, "--out", tmp_path / "second"]
-    flags = ["--device", "cpu", "--no-tensorboard"]
-    subprocess.run([ADARESNET, "train", *again, *flags], check=True, capture_output=True)
+    found, rest = _split_recipe([*map(str, again), "--device", "cpu", "--no-tensorboard"])
+    fit(load_config(rest, found, program="a test"), quiet)
     first, tensors = load_checkpoint(tmp_path / "first")
     second, others = load_checkpoint(tmp_path / "second")
     assert first.config.stable_hash() == second.config.stable_hash()

@@ -9,7 +9,7 @@ import torch
 
 from tests.conftest import tiny_config
 from training import optim
-from training.checkpoint import CheckpointError, load_checkpoint
+from training.checkpoint import FILE_NAME, CheckpointError, load_checkpoint
 from training.errors import Stopped, TrainingError
 from training.loop import _batches, fit
 from training.optim import build_optimizer, learning_rate
@@ -46,14 +46,21 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.parametrize("after", [1, 5, 6, 7, 11])  # 6 steps an epoch
-@pytest.mark.parametrize(
-    "changes",
-    [{}, EVERYTHING, {"optimizer": "adamw", "droppath": "stochastic_depth"}],
+@pytest.fixture(
+    scope="module",
+    params=[{}, EVERYTHING, {"optimizer": "adamw", "droppath": "stochastic_depth"}],
     ids=["default", "everything", "adamw"],
 )
-def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(image_folder, tmp_path, after, changes):
-    fit(tiny_config(image_folder, tmp_path / "whole", epochs=3, **changes), quiet)
+def unbroken(request: pytest.FixtureRequest, image_folder, tmp_path_factory):
+    """Changes to the configuration, and the folder of a run with them."""
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    fit(tiny_config(image_folder, out, epochs=3, **request.param), quiet)
+    return request.param, out
+
+
+@pytest.mark.parametrize("after", [1, 5, 6, 7, 11])  # 6 steps an epoch
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(image_folder, tmp_path, after, unbroken):
+    changes, run = unbroken
     broken = tiny_config(image_folder, tmp_path / "broken", epochs=3, **changes)
     asked = itertools.count(1)
     with pytest.raises(Stopped, match="stopped in epoch"):
@@ -62,7 +69,7 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(image_folder, tmp_path
     assert stopped.partial is not None
     assert stopped.epochs_done * 6 + stopped.partial.steps == after
     fit(broken.model_copy(update={"resume": True}), quiet)
-    whole, tensors = load_checkpoint(tmp_path / "whole")
+    whole, tensors = load_checkpoint(run)
     resumed, others = load_checkpoint(tmp_path / "broken")
     assert tensors.keys() == others.keys()
     assert any(name.startswith("optimizer.") for name in tensors)
@@ -126,6 +133,14 @@ def test_a_diverging_run_stops_and_keeps_the_last_checkpoint(image_folder, tmp_p
     state, tensors = load_checkpoint(tmp_path / "r")
     assert state.epochs_done == 1
     assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_a_run_that_diverges_at_once_saves_nothing(image_folder, tmp_path):
+    config = tiny_config(image_folder, tmp_path / "r", learning_rate=1e30)
+    wanted = r"the loss is (nan|inf) in epoch 1: lower --learning-rate, or try --clip-norm\.$"
+    with pytest.raises(TrainingError, match=wanted):
+        fit(config, quiet)
+    assert not (tmp_path / "r" / FILE_NAME).exists()
 
 
 def test_a_run_is_never_overwritten_and_resumes_only_as_it_was(image_folder, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from tests.conftest import ROOT, tiny_config
 from training import needs
 from training.config import TrainConfig
+from training.data import memory
 from training.errors import TrainingError
 from training.loop import fit
 from training.needs import (
@@ -108,8 +109,8 @@ def test_free_memory_is_that_of_the_container(tmp_path, monkeypatch, limit, used
     (tmp_path / "memory.max").write_text(limit)
     (tmp_path / "memory.current").write_text(used)
     (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemAvailable:    8192 kB\n")
-    monkeypatch.setattr(needs, "_CGROUP", tmp_path)
-    monkeypatch.setattr(needs, "_MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
     assert free_bytes(CPU) == expected
     (tmp_path / "meminfo").unlink()
     found = free_bytes(CPU)  # what the C library says, where it does

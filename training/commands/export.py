@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.cli import USAGE_ERROR, fail
+from service.cli import USAGE_ERROR, explain, fail
+from service.environment import ENV_PREFIX
 from training.commands.missing import missing
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def export(argv: list[str]) -> int:
     try:
         result = export_checkpoint(request, lambda line: print(line, file=sys.stderr))
     except expected as error:
-        return fail(_PROGRAM, str(error))
+        return fail(_PROGRAM, explain(error))
     print(
         result.metadata.model_dump_json(indent=2, exclude={"golden"})
         if args.json
@@ -70,7 +72,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(_PROGRAM, description=export.__doc__)
     parser.add_argument("checkpoint", type=Path, help="folder of a training run")
     parser.add_argument("--name", help="publish as the next version of this name")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="model repository")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=Path(os.environ.get(ENV_PREFIX + "MODELS", "models")),
+        help="model repository (default: models)",
+    )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write this file instead of publishing"
     )

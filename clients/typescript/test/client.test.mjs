@@ -7,6 +7,7 @@ import { test } from "node:test";
 import { pathToFileURL } from "node:url";
 
 import { Client, IncompleteAnswerError, ProblemError } from "../dist/index.js";
+import { backoffMs } from "../dist/retries.js";
 
 const baseUrl = process.env.ADARESNET_URL;
 const folder = process.env.ADARESNET_PICTURES;
@@ -102,6 +103,25 @@ test("a full server is asked again when it says", async () => {
     await assert.rejects(new Client({ baseUrl: url }).classify(red), { status: 500 });
     assert.equal(requests.length, 1);
   });
+});
+
+test("nobody comes back before the server wants it, nor much later", () => {
+  const told = (wait) => new Response("", { status: 429, headers: { "Retry-After": wait } });
+  const date = new Date(Date.now() + 90_000).toUTCString();
+  for (const [attempt, wait, least, most] of [
+    [0, "0", 0, 100],
+    [0, "60", 60_000, 60_100],
+    [20, "1", 1000, 2000],
+    [20, "3600", 3_600_000, 3_610_000],
+    [0, date, 85_000, 90_100],
+    [0, "Thu, 01 Jan 2015 00:00:00 GMT", 0, 100],
+    [1, "soon", 200, 250],
+    [20, "soon", 10_000, 12_500],
+  ]) {
+    const ms = backoffMs(attempt, told(wait));
+    assert(least <= ms && ms <= most, `${wait}: ${ms}`);
+  }
+  assert(backoffMs(2) >= 400);
 });
 
 test("a server that can't be reached is tried again, and then said", async () => {

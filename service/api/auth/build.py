@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from service.access_settings import AccessSettings
 from service.api.auth.callers import MANAGE, PREDICT, Callers
-from service.api.auth.gate import METRICS, Gate
+from service.api.auth.gate import Gate
 from service.api.auth.keys import KeyStore
 from service.api.auth.rates import RateLimits, SharedRates
+from service.api.lifecycle import METRICS
 
 if TYPE_CHECKING:
     from service.api.auth.tokens import TokenVerifier
 
-_logger = logging.getLogger(__name__)
+_URLS = ("jwt_issuer", "jwt_jwks_url")
 
 
 def build_gate(settings: AccessSettings, rates: SharedRates | None) -> Gate:
@@ -62,7 +63,7 @@ def _token_verifier(settings: AccessSettings, callers: Callers) -> TokenVerifier
     for name in algorithms:
         if name not in ALGORITHMS:
             raise ValueError(f"jwt_algorithms: {name!r} is none of {', '.join(ALGORITHMS)}")
-    for name in ("jwt_issuer", "jwt_jwks_url"):
+    for name in _URLS:
         _check_url(name, getattr(settings, name))
     return TokenVerifier(
         TokenOptions(
@@ -77,11 +78,24 @@ def _token_verifier(settings: AccessSettings, callers: Callers) -> TokenVerifier
     )
 
 
+def find_risks(settings: AccessSettings) -> Iterator[str]:
+    """What ``build_gate`` lets pass although it is unsafe."""
+    for name in _URLS:
+        parts = _split(getattr(settings, name) or "")
+        if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            yield f"{name} is not https: whoever sits in between can make tokens"
+
+
 def _check_url(name: str, url: str | None) -> None:
     if url is None:
         return
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{name} is {url!r}, which is no URL such as https://id.example.org")
-    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-        _logger.warning("%s is not https: whoever sits in between can make tokens", name)
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # brackets around what is no address of IPv6
+        return urlsplit("")

@@ -13,17 +13,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import Scope
 
-from service.api.auth.callers import MANAGE, PREDICT, Caller
+from service.api.auth.callers import MANAGE, PREDICT, SCOPES, Caller
 from service.api.auth.keys import KeyStore
+from service.api.lifecycle import LIVE, METRICS, PROBES, READY, STARTED
 from service.api.refusals import forbidden, management_closed, rate_limited, unauthorized
 
 if TYPE_CHECKING:
     from service.api.auth.tokens import TokenVerifier
 
-PROBES = ("/healthz", "/readyz", "/startupz")
-METRICS = "/metrics"
-OPEN = frozenset((*PROBES, "/v2/health/live", "/v2/health/ready", "/"))
-ALWAYS_ANSWERED = OPEN | {METRICS}  # however many requests are in work
+_FOR_OPERATORS = (LIVE, READY, STARTED, METRICS)
+ALWAYS_ANSWERED = PROBES | {"/"}  # however many requests are in work
+OPEN = ALWAYS_ANSWERED - {METRICS}
 _MANAGEMENT, _INDEX = "/v2/repository", "/v2/repository/index"
 _READING = ("GET", "HEAD", "OPTIONS")
 _ANY, _NOTHING = "any", ""
@@ -82,20 +82,27 @@ class Gate:
             return None
         caller = await self._identify(scope)
         scope["state"][CALLER] = caller
-        if needed != _ANY and needed not in caller.scopes:
-            raise forbidden(needed, caller.name)
         if caller.meter is not None and (used_up := caller.meter.begin()) is not None:
             raise rate_limited(caller.name, *used_up, caller.meter.headers())
+        any_of = SCOPES if needed == _ANY else (needed,)
+        if caller.scopes.isdisjoint(any_of):
+            rate = [] if caller.meter is None else caller.meter.headers()
+            raise forbidden(any_of, caller.name, rate)
         return caller
 
     async def _identify(self, scope: Scope) -> Caller:
-        credential, bearer = _credential(scope)
-        if credential is None:
+        bearer, key = _credentials(scope)
+        if bearer is None and key is None:
             raise unauthorized("The request has no key.", hint=_KEY_HINT)
-        if self._keys is not None and (caller := self._keys.find(credential)) is not None:
-            return caller
-        if bearer and self._tokens is not None and credential.count(b".") == _DOTS_OF_A_TOKEN:
-            return await self._tokens.verify(credential)
+        if bearer is not None and self._tokens is not None:
+            key = None  # what is in Authorization is meant for this service, be it good or bad
+        for given in (bearer, key):
+            if self._keys is None or given is None:
+                continue
+            if (caller := self._keys.find(given)) is not None:
+                return caller
+        if self._tokens is not None and bearer and bearer.count(b".") == _DOTS_OF_A_TOKEN:
+            return await self._tokens.verify(bearer)
         raise unauthorized("The key is not known here.", hint=_KEY_HINT, error="invalid_token")
 
 
@@ -108,7 +115,7 @@ class AdminGate(Gate):
         Raises:
             HTTPException: 404 for all else.
         """
-        if scope["path"] not in (*PROBES, METRICS):
+        if scope["path"] not in _FOR_OPERATORS:
             raise HTTPException(404)
         return None
 
@@ -132,14 +139,15 @@ def management_allowed(request: Request) -> bool:
     return caller is not None and MANAGE in caller.scopes
 
 
-def _credential(scope: Scope) -> tuple[bytes | None, bool]:
-    """The key or token of a request, and whether it came as ``Authorization: Bearer``."""
+def _credentials(scope: Scope) -> tuple[bytes | None, bytes | None]:
+    """What a request has in ``Authorization: Bearer``, and in ``X-API-Key``."""
+    bearer: bytes | None = None
     key: bytes | None = None
     for name, value in scope["headers"]:
-        if name == b"authorization":
+        if name == b"authorization" and bearer is None:
             kind, _, credential = value.partition(b" ")
-            if kind.lower() == b"bearer" and credential.strip():
-                return credential.strip(), True
+            if kind.lower() == b"bearer":
+                bearer = credential.strip() or None
         elif name == b"x-api-key" and key is None:
             key = value.strip() or None
-    return key, False
+    return bearer, key

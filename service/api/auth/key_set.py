@@ -1,7 +1,9 @@
 """The public keys of an identity provider (JWKS, RFC 7517), found by OpenID Connect Discovery.
 
-They are fetched beside the requests. A provider that is down takes nothing away: the keys that
-there are go on, and only where there never were any, tokens can't be judged.
+They are fetched beside the requests, which wait a moment at most, and only where a token names a
+key that is not known. A provider that is down takes nothing away: the keys that there are go on,
+and only where there never were any, or where it hangs while a new one is asked for, tokens can't be
+judged.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ _REFRESH_S = 300.0
 # So often at most, whatever key ids people make up, and whether the provider answers or not.
 _RETRY_S = 10.0
 _TIMEOUT_S = 5.0
+_WAIT_S = 2.0  # of those who ask meanwhile
 _MAX_BYTES = 2**20
 _TYPES = ("RSA", "EC", "OKP")  # never "oct": a key that verifies must not be one that signs
 _DISCOVERY = "/.well-known/openid-configuration"
@@ -28,7 +31,7 @@ Jwk = Mapping[str, Any]
 
 
 class KeySetUnavailableError(Exception):
-    """No keys were ever fetched."""
+    """No keys were ever fetched, or the one that is asked for may be among those on the way."""
 
 
 class KeySet:
@@ -52,20 +55,23 @@ class KeySet:
         """The key with this id; without an id the only one.
 
         Raises:
-            KeySetUnavailableError: The provider has never told its keys.
+            KeySetUnavailableError: The provider has never told its keys, or takes long to tell
+                this one.
         """
         key = self._known(key_id)
         if key is None:
-            await self._fetch_again()
+            if (fetching := self._fetch_again()) is not None:
+                await asyncio.wait((fetching,), timeout=_WAIT_S)
             key = self._known(key_id)
-        if self._keys is None:
+        if self._keys is None or (key is None and self._fetching is not None):
             raise KeySetUnavailableError
         return key
 
     async def watch(self) -> None:
         """Keep the keys up to date."""
         while True:
-            await self._fetch_again()
+            if (fetching := self._fetch_again()) is not None:
+                await asyncio.wait((fetching,))
             fresh = self._keys is not None
             await asyncio.sleep(_REFRESH_S if fresh else _RETRY_S)
 
@@ -75,15 +81,15 @@ class KeySet:
             return next(iter(keys.values()))
         return keys.get(key_id)
 
-    async def _fetch_again(self) -> None:
-        """Fetch, unless that was tried a moment ago; all who ask meanwhile wait for one fetch."""
+    def _fetch_again(self) -> asyncio.Task[None] | None:
+        """Fetch, unless that was tried a moment ago; the same fetch for all who ask meanwhile."""
         if self._fetching is None:
             now_s = time.monotonic()
             if now_s - self._tried_at_s < _RETRY_S:
-                return
+                return None
             self._tried_at_s = now_s
             self._fetching = asyncio.create_task(self._fetch())
-        await asyncio.shield(self._fetching)
+        return self._fetching
 
     async def _fetch(self) -> None:
         try:

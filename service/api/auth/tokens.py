@@ -104,7 +104,7 @@ class TokenVerifier:
             raise Refusal(
                 503,
                 "identity_provider_unavailable",
-                "Tokens can't be checked: the identity provider has not told its keys yet.",
+                "The token can't be checked: the identity provider has not told its key yet.",
                 hint="Retry later; API keys work meanwhile.",
                 headers={"Retry-After": "10"},
             ) from None

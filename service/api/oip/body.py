@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Scope
 
+from service.api.content_coding import read_coding
 from service.api.limits import BodyLimits
 from service.api.oip.compression import check_coding, inflate
 from service.engine.errors import EmptyRequestError, MalformedRequestError
@@ -59,7 +62,7 @@ def read_head(scope: Scope) -> Head:
         MalformedRequestError: The length of the JSON part is no number, or is stated twice.
         UnsupportedMediaError: The body is compressed in a way that can't be undone.
     """
-    codings: list[str] = []
+    codings: list[bytes] = []
     accepted: list[bytes] = []
     lengths: list[bytes] = []
     length: int | None = None
@@ -69,32 +72,39 @@ def read_head(scope: Scope) -> Head:
         elif name == b"inference-header-content-length":
             lengths.append(value)
         elif name == b"content-encoding":
-            codings.append(value.decode("latin-1").strip().lower())
+            codings.append(value)
         elif name == b"accept-encoding":
             accepted.append(value)
-    coding = ", ".join(one for one in codings if one not in ("", "identity"))
+    coding = read_coding(codings)
     if coding:
         check_coding(coding)
     return Head(coding, length, _json_bytes(lengths), b",".join(accepted))
 
 
-async def read_body(request: Request, head: Head, limits: BodyLimits) -> Body:
+@asynccontextmanager
+async def reading_body(request: Request, head: Head, limits: BodyLimits) -> AsyncIterator[Body]:
     """Read a request's body; at most ``limits.part_bytes`` are held, inflated or not.
+
+    What is to be made of the body is made inside: the next one that is compressed is inflated when
+    this one is left, so that few that are inflated wait for their JSON to be read.
 
     Raises:
         EmptyRequestError: There is none.
         MalformedRequestError: It is not compressed as it says, or has less bytes than its JSON
             part is said to have.
         RequestTooLargeError: It is too large.
+        QueueFullError: The bodies of others take all the room.
         ClientDisconnect: The client hung up before its end.
     """
     limits.check_held(head.length or 0, _WHAT, _SMALLER_HINT)
     body = await _read_whole(request, limits)
-    if head.coding:
-        inflations: asyncio.Semaphore = request.app.state.inflations
-        async with inflations:
-            body = await run_in_threadpool(inflate, body, head.coding, limits)
-    return split(body, head.json_bytes)
+    if not head.coding:
+        yield split(body, head.json_bytes)
+        return
+    inflations: asyncio.Semaphore = request.app.state.inflations
+    async with inflations:
+        body = await run_in_threadpool(inflate, body, head.coding, limits)
+        yield split(body, head.json_bytes)
 
 
 def split(body: bytes | bytearray, json_bytes: int | None) -> Body:
@@ -130,7 +140,7 @@ async def _read_whole(request: Request, limits: BodyLimits) -> bytes | bytearray
     body = bytearray()
     while message["type"] == "http.request":
         block = message.get("body", b"")
-        limits.check_held(len(body) + len(block), _WHAT, _SMALLER_HINT)
+        limits.hold(len(body) + len(block), _WHAT, _SMALLER_HINT)
         body += block
         if not message.get("more_body", False):
             return body

@@ -9,6 +9,7 @@ import functools
 import re
 import zlib
 
+from service.api import held
 from service.api.limits import BodyLimits
 from service.engine.errors import MalformedRequestError, UnsupportedMediaError
 
@@ -53,9 +54,12 @@ def inflate(body: bytes | bytearray, coding: str, limits: BodyLimits) -> bytearr
             read += len(some)
             while some and not inflater.eof:
                 inflated += inflater.decompress(some, _WRITE_BYTES)
-                limits.check_held(
-                    len(inflated), "The inflated body", "Send fewer images in one request"
+                limits.hold(
+                    len(inflated),
+                    "The inflated body",
+                    "Send fewer images in one request",
                 )
+                held.hold(len(inflated) + len(body))
                 some = inflater.unconsumed_tail
         inflated += inflater.flush()
     except zlib.error as error:

@@ -69,9 +69,17 @@ def read_text(given: Any, what: str) -> str:
         MalformedRequestError: It is something else.
     """
     # Half of a surrogate pair, which Python's parser lets through, is no text either.
-    if not isinstance(given, str) or any("\ud800" <= letter <= "\udfff" for letter in given):
+    if not isinstance(given, str) or not _is_text(given):
         raise MalformedRequestError(f"{what} is {shown(given)}, not a string.", hint=_HINT)
     return given
+
+
+def _is_text(given: str) -> bool:
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_parameters(given: Any, what: str) -> dict[str, str | int | float | bool]:

@@ -14,7 +14,7 @@ from service.api.answers import Headers, write_receipt
 from service.api.classify import ANSWERED_BY
 from service.api.deadline import TimeoutHeader, timeout_of
 from service.api.large_json import read_large
-from service.api.oip.body import JSON_BYTES, Body, read_body, read_head
+from service.api.oip.body import JSON_BYTES, Body, read_head, reading_body
 from service.api.oip.compression import accepted_coding, deflate
 from service.api.oip.inference import Inference, read_inference, write_reply
 from service.api.oip.lookup import Name, Version, find_ready, predictor_of
@@ -117,8 +117,8 @@ async def _answer(request: Request, name: str, version: str | None) -> tuple[byt
     request.scope["state"][ANSWERED_BY] = model.metrics
     timeout_s = timeout_of(request)
     head = read_head(request.scope)
-    body = await read_body(request, head, state.body_limits)
-    inference = await _read(request, model, body)
+    async with reading_body(request, head, state.body_limits) as body:
+        inference = await _read(request, model, body)
     del body  # JSON is not held while its images are run
     inferred = await predictor_of(request).infer(
         model, inference.images, timeout_s=inference.timeout_s or timeout_s

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.api.auth.gate import management_allowed
+from service.api.large_json import read_large
 from service.api.limits import BodyLimits
-from service.api.oip.body import read_body, read_head
+from service.api.oip.body import read_head, reading_body
 from service.api.oip.document import parse_object, read_flag, read_parameters
 from service.api.oip.lookup import Name, repository_of
 from service.api.oip.schemas import CONTROL_BODY, INDEX_BODY, IndexRow, errors
@@ -87,10 +88,10 @@ async def _read_document(request: Request) -> dict[str, Any]:
     """The JSON object of a request; no body is an empty one."""
     limits: BodyLimits = request.app.state.body_limits
     try:
-        body = await read_body(request, read_head(request.scope), limits)
+        async with reading_body(request, read_head(request.scope), limits) as body:
+            return await read_large(request, parse_object, body.json or b"")
     except EmptyRequestError:
         return {}
-    return await run_in_threadpool(parse_object, body.json or b"")
 
 
 def _rows(repository: ModelRepository) -> list[IndexRow]:

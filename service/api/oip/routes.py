@@ -8,7 +8,8 @@ from fastapi import FastAPI
 
 from service.api.oip import infer, models, repository, server, statistics, unsupported
 
-# So many bodies are inflated at once: a kilobyte of each can become as much as is ever held.
+# So many bodies are inflated at once, or wait to be read: a kilobyte of each can become as much as
+# is ever held.
 _INFLATIONS = 4
 
 

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from tests.resilience.hostile.avif import avif_bombs
 from tests.resilience.hostile.crafted import (
     BITS,
     COMPRESSION,
@@ -39,6 +40,7 @@ from tests.resilience.hostile.crafted import (
     png,
     segment,
     tiff,
+    tiled_tiff,
 )
 from tests.resilience.hostile.inputs import BAD_FILE, HARMLESS, PIXELS_OR_FILE, Input, file
 
@@ -47,7 +49,9 @@ _MIB = 2**20
 
 def bombs() -> Iterator[Input]:
     """All of them."""
-    return itertools.chain(_huge(), _png(), _gif(), _tiff(), _jpeg(), _slow_decoders())
+    return itertools.chain(
+        _huge(), _png(), _gif(), _tiff(), _jpeg(), avif_bombs(), _slow_decoders()
+    )
 
 
 def _huge() -> Iterator[Input]:
@@ -163,6 +167,12 @@ def _tiff() -> Iterator[Input]:
             (WIDTH, LONG, 1, 8), (LENGTH, LONG, 1, 8), (BITS, SHORT, 1, 8),
             (COMPRESSION, SHORT, 1, 5), (PHOTOMETRIC, SHORT, 1, 1), (TILE_WIDTH, LONG, 1, 2**16),
             (TILE_LENGTH, LONG, 1, 2**15), (TILE_OFFSETS, LONG, 1, 8), (TILE_BYTES, LONG, 1, 9),
+        ), BAD_FILE),
+        ("8 x 8 pixels in a tile of 8192 x 8192", tiled_tiff(
+            (8, 8), (8192, 8192), data=many_zeros(64)
+        ), BAD_FILE),
+        ("2,000 tiles of 20 megapixels each", tiled_tiff(
+            (1, 2_000_000), (20_000, 1000), data=zlib.compress(bytes(20_000_000)), tiles=2000
         ), BAD_FILE),
         ("a strip of 4 GiB", grey_tiff(
             8, 8, (1000, LONG, 2**30, 8), rows=2**32 - 1

@@ -185,6 +185,34 @@ def grey_tiff(
     )
 
 
+def tiled_tiff(
+    size: tuple[int, int],
+    tile: tuple[int, int],
+    *more: tuple[int, int, int, int],
+    data: bytes,
+    tiles: int = 1,
+) -> bytes:
+    """A deflated grey TIFF in tiles, all of the same data; sizes are width and length."""
+    start = data_at(10 + len(more))
+    places = struct.pack(f"<{tiles}I", *([start + 8 * tiles] * tiles))
+    lengths = struct.pack(f"<{tiles}I", *([len(data)] * tiles))
+    offsets, counts = (start, start + 4 * tiles) if tiles > 1 else (start + 8, len(data))
+    return tiff(
+        (WIDTH, LONG, 1, size[0]),
+        (LENGTH, LONG, 1, size[1]),
+        (BITS, SHORT, 1, 8),
+        (COMPRESSION, SHORT, 1, 8),
+        (PHOTOMETRIC, SHORT, 1, 1),
+        (SAMPLES, SHORT, 1, 1),
+        (TILE_WIDTH, LONG, 1, tile[0]),
+        (TILE_LENGTH, LONG, 1, tile[1]),
+        *more,
+        (TILE_OFFSETS, LONG, tiles, offsets),
+        (TILE_BYTES, LONG, tiles, counts),
+        data=places + lengths + data,
+    )
+
+
 def segment(marker: int, data: bytes = b"", *, length: int | None = None) -> bytes:
     """A segment of a JPEG."""
     stated = len(data) + 2 if length is None else length

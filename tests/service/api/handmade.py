@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -47,7 +48,8 @@ def request_of(
     if length is not None:
         raw.append((b"content-length", str(length).encode()))
     raw += [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return Request({"type": "http", "method": "POST", "headers": raw}, body.receive)
+    app = SimpleNamespace(state=SimpleNamespace(large_json=asyncio.Lock()))
+    return Request({"type": "http", "method": "POST", "headers": raw, "app": app}, body.receive)
 
 
 async def chunks_of(request: Request, limits: BodyLimits = LIMITS) -> list[Chunk]:

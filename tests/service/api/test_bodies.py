@@ -74,6 +74,14 @@ def test_the_type_and_the_encoding_are_checked_before_the_body_is_read():
     assert read([b"x"], "image/png", 1, content_encoding=" Identity ") == [b"x"]
 
 
+@pytest.mark.parametrize("first", ["identity", "", "identity, "])
+def test_an_encoding_in_a_second_header_is_one_too(first):
+    request = request_of(Body([b"x"]), "image/png", 1, content_encoding=first)
+    request.scope["headers"].append((b"content-encoding", b"GZIP"))
+    with pytest.raises(UnsupportedMediaError, match="'gzip'"):
+        asyncio.run(read_images(request, LIMITS))
+
+
 def test_a_chunked_body_is_not_trusted_about_its_length():
     limits = replace(LIMITS, part_bytes=10)
     with pytest.raises(RequestTooLargeError):
@@ -141,6 +149,43 @@ def test_json_that_is_wrong():
     assert isinstance(first, ImageError)
     assert isinstance(second, ImageError)
     assert third == b"x"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("{", "the body", "Invalid JSON"),
+        ("[]", "the body", "Input should be an object"),
+        ('{"x": 1}', "images", "Field required"),
+        ('{"images": {}}', "images", "Input should be a valid array"),
+        ('{"images": ["", null, 2], "x": 1}', "images.1", "Input should be a valid string"),
+        ('{"y": 1, "images": [], "x": 2}', "y", "Extra inputs are not permitted"),
+    ],
+)
+def test_json_is_told_where_it_is_wrong(text, where, what):
+    with pytest.raises(MalformedRequestError, match=f"not right at {where}: {what}"):
+        read_whole(text.encode(), "application/json")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"images": [' + b"1," * 100_000 + b"1]}",
+        b'{"images": []' + b"".join(b',"%d":1' % number for number in range(20_000)) + b"}",
+    ],
+    ids=["values", "names"],
+)
+def test_wrong_json_takes_no_more_memory_than_good(body):
+    """The parser asks for twelve times the body; all that is wrong, told, is hundreds of it."""
+    found, peak = peak_bytes(lambda: outcome(lambda: read_whole(body, "application/json")))
+    assert found
+    assert peak < 30 * len(body)
+
+
+def test_json_of_millions_of_values_is_not_even_parsed():
+    body = b'{"images": [' + b"{}," * 2_000_000 + b"{}]}"
+    with pytest.raises(RequestTooLargeError, match="numbers and lists; the limit is 8000000"):
+        read_whole(body, "application/json", replace(LIMITS, part_bytes=2**23))
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from PIL import Image
 
 from service.settings import Settings
 from tests.conftest import Server, draw
+from tests.system.prometheus import scrape, total
 
 MAX_HEAD_BYTES, MAX_HEADERS = Settings().max_head_bytes, Settings().max_headers
 HOST = b"Host: x\r\n"
@@ -112,11 +113,14 @@ def slow(images: int = 4000, more: bytes = b"") -> bytes:
 
 
 def long(more: bytes) -> bytes:
-    """A request that is short to send, and takes seconds however fast the machine."""
+    """A request that is short enough to be sent whole at once, and takes seconds to answer.
+
+    The end of a connection comes behind all that was sent on it.
+    """
     buffer = io.BytesIO()
-    Image.fromarray(np.zeros((2500, 2500), np.uint16)).save(buffer, "PNG")
+    Image.new("RGB", (2500, 2500)).save(buffer, "WEBP", lossless=True)
     part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
-    form = (part + buffer.getvalue() + b"\r\n") * 300 + b"--b--\r\n"
+    form = (part + buffer.getvalue() + b"\r\n") * 150 + b"--b--\r\n"
     return sized(form, b"Content-Type: multipart/form-data; boundary=b\r\n" + more)
 
 
@@ -228,6 +232,26 @@ def test_what_is_no_http_is_400_and_ends_the_connection(server, talk, request_):
     assert talk.is_closed()
     assert still_answers(server)
     assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (HOSTILE["no colon"], "bad_request"),
+        (HOSTILE["two hosts"], "bad_request"),
+        (LIVE[:-2] + b"A: b\r\n" * MAX_HEADERS + b"\r\n", "head_too_large"),
+        (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n", "not_implemented"),
+    ],
+    ids=["no colon", "two hosts", "many headers", "gzip"],
+)
+def test_what_is_refused_before_it_is_a_request_is_counted(server, talk, request_, reason):
+    def count() -> float:
+        return total(scrape(server.url), "adaresnet_refusals_total", reason=reason)
+
+    before = count()
+    talk.say(request_)
+    talk.hear()
+    assert count() == before + 1
 
 
 @pytest.mark.parametrize("length", [2**40, 2**63])
@@ -406,3 +430,18 @@ def status_in_log(server: Server, request_id: str) -> int:
             return int(found[1])
         time.sleep(0.02)
     pytest.fail("the request never ends")
+
+
+def test_a_long_pipeline_of_offers_to_upgrade_is_answered(talk):
+    talk.say((LIVE[:-2] + WEBSOCKET + b"\r\n") * 600)
+    assert [talk.hear().status for _ in range(600)] == [200] * 600
+
+
+def test_an_address_may_be_whole_and_without_a_path(talk):
+    talk.say(b"GET http://x HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert talk.hear().status == 200
+
+
+def test_connect_is_400(talk):
+    talk.say(b"CONNECT /v1/models HTTP/1.1\r\n" + HOST + b"\r\n")
+    assert talk.hear().status == 400

@@ -147,8 +147,10 @@ def test_bodies_that_are_no_requests(client):
     problem(client.post(PREDICT, content=b"{"), 400, "malformed_request")
     columnar = client.post(PREDICT, json={"inputs": [[[0]]]})
     assert "columnar" in problem(columnar, 400, "malformed_request")["detail"]
-    packed = client.post(PREDICT, content=b"x", headers={"Content-Encoding": "gzip"})
-    problem(packed, 415, "unsupported_media_type")
+    for encodings in (["gzip"], ["identity", "gzip"]):
+        headers = [("Content-Encoding", encoding) for encoding in encodings]
+        packed = client.post(PREDICT, content=b"x", headers=headers)
+        problem(packed, 415, "unsupported_media_type")
     large = client.post(PREDICT, content=b"[" * (64 * 2**20 + 1))
     assert "max_buffer_bytes" in problem(large, 413, "request_too_large")["hint"]
 

@@ -72,7 +72,9 @@ def test_an_array_in_a_line_is_all_its_images():
         ('{"picture": "AAAA"}', "not an image"),
         ('{"image": "AAAA", "b64": "AAAA"}', "not an image"),
         ('"***"', "base64"),
-        ("[" * 100_000, "JSON"),
+        ("[" * 100_000, "100000 values of JSON"),
+        ("[" * 90, "JSON"),
+        ('{"image": [' + "{}," * 30 + "{}]}", "values of JSON"),
         (json.dumps(text_of(npy(np.zeros((2, 4, 4, 3), np.float32)))), "float32"),
         (json.dumps(text_of(npy(np.zeros((2, 4, 4, 3), np.uint8))[:-1])), "shape"),
     ],
@@ -118,6 +120,13 @@ def test_a_long_line_is_refused_before_it_is_complete():
 def test_too_many_lines_are_refused():
     with pytest.raises(RequestTooLargeError, match="limit is 3"):
         read([b'"AAAA"\n'] * 4, KIND, limits=replace(LIMITS, images=3))
+
+
+def test_nothing_is_made_of_a_line_of_many_values():
+    line = b"[" + b"{}," * 100_000 + b"{}]"
+    (bad,), peak = peak_bytes(lambda: read_whole(line, KIND))
+    assert isinstance(bad, ImageDecodeError)
+    assert peak < 5 * len(line)
 
 
 def test_memory_holds_one_line_and_not_the_body():

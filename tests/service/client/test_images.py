@@ -59,19 +59,22 @@ def test_what_is_no_image_says_what_is_one(image, words):
         raise entry.content
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "1", "I;16", "CMYK"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA", "P", "1", "I;16", "I", "F", "CMYK"])
 def test_a_picture_is_read_as_its_file_is(mode, rng):
     source = Image.fromarray(rng.integers(0, 256, (12, 9, 4), dtype=np.uint8), "RGBA")
     source = source.filter(ImageFilter.SMOOTH)
     if mode == "I;16":
         picture = Image.fromarray(rng.integers(0, 2**16, (12, 9), dtype=np.uint16))
+    elif mode in ("I", "F"):  # 16 bits and fractions
+        values = rng.integers(0, 2**16, (12, 9)) if mode == "I" else rng.random((12, 9)) * 255
+        picture = Image.fromarray(values.astype("int32" if mode == "I" else "float32"))
     elif mode in ("RGBA", "LA"):
         picture = source.convert(mode)
     else:
         picture = source.convert("RGB").convert(mode)
     assert picture.mode == mode
     file = io.BytesIO()
-    picture.save(file, "TIFF" if mode == "CMYK" else "PNG")
+    picture.save(file, "TIFF" if mode in ("CMYK", "F", "I") else "PNG")
     sent = load_content(picture)
     assert isinstance(sent, bytes)
     assert np.array_equal(pixels(sent), pixels(file.getvalue()))
@@ -82,6 +85,17 @@ def test_a_picture_is_turned_as_its_file_says(rng):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(rng.integers(0, 256, (8, 12, 3), dtype=np.uint8)).save(file, "PNG", exif=exif)
+    sent = load_content(Image.open(io.BytesIO(file.getvalue())))
+    assert isinstance(sent, bytes)
+    assert np.array_equal(pixels(sent), pixels(file.getvalue()))
+
+
+def test_a_picture_does_not_take_on_the_loss_of_its_file(rng):
+    file = io.BytesIO()
+    pixels_of_it = rng.integers(0, 256, (16, 16, 4), dtype=np.uint8)
+    Image.frombytes("CMYK", (16, 16), pixels_of_it.tobytes()).save(
+        file, "TIFF", compression="jpeg", quality=40
+    )
     sent = load_content(Image.open(io.BytesIO(file.getvalue())))
     assert isinstance(sent, bytes)
     assert np.array_equal(pixels(sent), pixels(file.getvalue()))

@@ -28,3 +28,8 @@ def test_without_tensorrt_every_model_is_named_with_the_reason(exported, capsys)
     assert build_engines(argv) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "model.onnx on tensorrt:0: The installed ONNX Runtime has no TensorRT" in line
+
+
+def test_its_help_is_its_own(capsys):
+    assert build_engines(["--help"]) == 0
+    assert "--rebuild" in capsys.readouterr().out

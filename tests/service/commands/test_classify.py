@@ -39,6 +39,12 @@ def source(request: pytest.FixtureRequest) -> tuple[object, ...]:
 
 
 @pytest.fixture
+def asking(server) -> tuple[object, ...]:
+    """The same where it does not matter: a server, whose models need not be loaded each time."""
+    return "--url", server.url
+
+
+@pytest.fixture
 def folder(tmp_path, rng):
     """Three classes of five pictures each, a text file and a broken picture in a folder below."""
     root = tmp_path / "pictures"
@@ -82,8 +88,8 @@ def test_here_and_there_say_the_same(exported, server, folder):
     assert here.stderr == there.stderr
 
 
-def test_text_for_people(source, folder):
-    done = classify(folder / "red" / "0.png", folder / "red", *source, "--format", "text")
+def test_text_for_people(asking, folder):
+    done = classify(folder / "red" / "0.png", folder / "red", *asking, "--format", "text")
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"{folder / 'red' / '0.png'}: red ")
@@ -92,9 +98,9 @@ def test_text_for_people(source, folder):
     assert len(lines) == 6
 
 
-def test_files(source, folder, tmp_path):
+def test_files(asking, folder, tmp_path):
     for name in ("x.csv", "x.jsonl", "x.parquet"):
-        done = classify(folder, "-r", *source, "--output", tmp_path / name, "--top-k", "2")
+        done = classify(folder, "-r", *asking, "--output", tmp_path / name, "--top-k", "2")
         assert done.returncode == 1, done.stderr
         assert done.stdout == ""
         failure, summary = done.stderr.splitlines()
@@ -113,7 +119,7 @@ def test_files(source, folder, tmp_path):
     ]  # fmt: skip
 
 
-def test_lists_of_files(source, folder, tmp_path):
+def test_lists_of_files(asking, folder, tmp_path):
     names = [folder / "blue" / "1.png", folder / "green", tmp_path / "none.png"]
     text = "\n".join(map(str, names))
     (tmp_path / "list").write_text(text)
@@ -122,12 +128,12 @@ def test_lists_of_files(source, folder, tmp_path):
         (("--files-from", "-"), text),
         (("--files-from", "-", "-0"), text.replace("\n", "\0")),
     ):
-        done = classify(*args, *source, input=stdin)
+        done = classify(*args, *asking, input=stdin)
         assert done.returncode == 1
         labels = [row["label"] for row in rows_of(done.stdout)]
         assert labels == ["blue", *["green"] * 5, None]
         assert "none.png: It can't be read: No such file or directory." in done.stderr
-    done = classify("--files-from", "-", *source, input="")
+    done = classify("--files-from", "-", *asking, input="")
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -158,7 +164,7 @@ def test_a_thousand_images_in_order(source, folder, tmp_path):
     assert [row["label"] for row in rows] == [path.parent.name for path in names]
 
 
-def test_wrong_usage(folder, tmp_path, exported):
+def test_wrong_usage(folder, tmp_path, exported, run_here):
     picture = folder / "red" / "0.png"
     here = ("--models", exported.repository)
     for args, word in (
@@ -177,10 +183,9 @@ def test_wrong_usage(folder, tmp_path, exported):
         ((picture, "--models", tmp_path / "none"), "none"),
         ((tmp_path, *here), "no picture"),
     ):
-        done = classify(*args)
-        assert done.returncode == 2, (args, done.stderr)
-        assert word in done.stderr, (args, done.stderr)
-        assert "Traceback" not in done.stderr
+        status, _, errors = run_here("classify", *args)
+        assert status == 2, (args, errors)
+        assert word in errors, (args, errors)
 
 
 def test_no_answer_at_all(folder, tmp_path, exported, server):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -131,6 +132,40 @@ def test_a_demanded_gpu_that_is_not_there_is_a_problem(exported: Exported):
     assert "adaresnet[gpu]" in about(report, "CUDA provider")["fix"]
     assert "--gpus all" in about(report, "GPUs")["fix"]
     assert about(report, "model colors/1")["state"] == "problem"
+
+
+def test_what_keeps_the_service_from_starting_is_found(exported: Exported):
+    status, report, said = doctor(
+        *("--models", exported.repository, "--device", "cpu", "--default-model", "nope"),
+        *("--tls-certificate", "/nonexistent", "--jwt-issuer", "https://x.example"),
+        *("--cors-origins", "foo/bar", "--otlp-endpoint", "ftp://x"),
+        ADARESNET_PROT="1",
+    )
+    assert status == 1
+    assert "problems: 5" in said
+    found = [each["found"] for each in problems(report)]
+    for name in ("tls_key", "jwt_audience", "cors_origins", "otlp_endpoint", "'nope'"):
+        assert sum(name in text for text in found) == 1, name
+    assert "colors" in about(report, "default model")["fix"]
+    warnings = [each["found"] for each in report["findings"] if each["state"] == "warning"]
+    assert "ADARESNET_PROT is no setting and is ignored; did you mean ADARESNET_PORT?" in warnings
+
+
+def test_it_runs_where_the_system_tells_less(exported: Exported):
+    """As on Windows."""
+    flags = ["--models", str(exported.repository), "--device", "cpu"]
+    script = f"""
+import os, sys
+sys.modules["resource"] = None  # importing it now fails
+del os.sysconf
+from service.commands.doctor import doctor
+sys.exit(doctor({flags}))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    assert "model colors/1" in result.stdout
 
 
 def test_an_unknown_flag_is_a_problem_with_its_right_name():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.commands.tune import tune
+from service.commands.tune import _fixed, tune
+from service.settings import load_settings
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,15 @@ def test_a_file_that_is_there_is_not_written_over(capsys, tmp_path):
     assert tune(["--models", str(tmp_path), "--output", str(there)]) == 2
     assert "--force" in capsys.readouterr().err
     assert there.read_text() == "port = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "kept"),
+    [
+        (["--workers=2", "--max-batch-size", "8"], {"workers", "max_batch_size"}),
+        (["--device", "cuda"], set()),
+        (["--device", "tensorrt:1", "--threads", "1"], {"threads", "max_batch_size"}),
+    ],
+)
+def test_what_is_given_is_not_tuned_nor_what_engines_were_built_for(flags, kept):
+    assert _fixed(flags, load_settings(flags, program="x")) == kept

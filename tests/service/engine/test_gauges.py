@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 
 from service.engine import gauges
 from service.engine.cuda_driver import gpu_memory
@@ -49,6 +52,23 @@ def test_the_process_has_its_usual_series(registry):
     assert values(registry, "process_resident_memory_bytes")[""] > 2**20
     assert 3 <= values(registry, "process_open_fds")[""] < values(registry, "process_max_fds")[""]
     assert values(registry, "process_start_time_seconds")[""] > 1.7e9
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_who_asks_at_once_counts_no_time_twice(registry, monkeypatch):
+    class LetsOthersIn(Counter):
+        def inc(self, *args, **kwargs):
+            time.sleep(0.01)
+            super().inc(*args, **kwargs)
+
+    monkeypatch.setattr(gauges, "Counter", LetsOthersIn)
+    series = Gauges(registry)
+    with ThreadPoolExecutor(4) as pool:
+        for asked in [pool.submit(series.refresh) for _ in range(8)]:
+            asked.result()
+    used = os.times()  # in whole ticks, as what was counted
+    counted_s = values(registry, "process_cpu_seconds_total")[""]
+    assert 0 < counted_s <= used.user + used.system + 0.02
 
 
 def test_memory_of_gpus_is_what_the_driver_says(registry, monkeypatch):

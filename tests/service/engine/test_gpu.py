@@ -150,3 +150,26 @@ def test_plain_runs_go_beside_each_other():
     for thread in threads:
         thread.join()
     assert not both.broken
+
+
+def test_where_models_are_recorded_others_pass_the_same_gate(exported):
+    passed: list[bool] = []
+
+    class Noting(CaptureGate):
+        def run(self, *, alone):
+            passed.append(alone)
+            return super().run(alone=alone)
+
+    session = ort.InferenceSession(str(exported.result.path), providers=["CPUExecutionProvider"])
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    for cuda_graphs, replays, expected in (
+        (False, False, []),
+        (True, False, [False] * 6),
+        (True, True, [True] * 4 + [False] * 2),
+    ):
+        passed.clear()
+        options = GpuOptions(max_batch_size=2, cuda_graphs=cuda_graphs, gate=Noting())
+        graph = GpuGraph(session, CPU, options, replays=replays)
+        for _ in range(6):
+            graph.run(NAMES, {"images": images})
+        assert passed == expected

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from service.metadata import Resize
 from tests.resilience.hostile.bombs import bombs
 from tests.resilience.hostile.crafted import (
     END,
+    LONG,
+    TILE_WIDTH,
     chunk,
     encoded,
     good_files,
@@ -26,6 +29,7 @@ from tests.resilience.hostile.crafted import (
     pixels,
     png,
     segment,
+    tiled_tiff,
 )
 
 
@@ -120,6 +124,37 @@ def test_parts_may_not_cover_the_picture_again_and_again():
     overlapping = grey_tiff(40, 40, strips=100, rows=39, data=offsets + bytes(5000))
     with pytest.raises(ImageDecodeError, match="parts are more than the picture"):
         decoded(overlapping)
+
+
+def tiles(size: tuple[int, int], tile: tuple[int, int], *more: tuple[int, int, int, int]) -> bytes:
+    number = -(-size[0] // tile[0]) * -(-size[1] // tile[1])
+    return tiled_tiff(size, tile, *more, data=zlib.compress(bytes(tile[0] * tile[1])), tiles=number)
+
+
+@pytest.mark.parametrize(
+    ("size", "tile"),
+    [((8, 8), (1024, 1024)), ((1, 1000), (256, 256)), ((1001, 1001), (512, 512))],
+)
+def test_tiles_may_stand_out_over_their_picture(size, tile):
+    data = tiles(size, tile)
+    assert decode_image(data, 8, 8, Resize(), size[0] * size[1]).shape == (8, 8, 3)
+
+
+def test_tiles_may_not_be_much_more_than_their_picture():
+    """Each is decoded as a whole, however little of it is in the picture."""
+    with pytest.raises(ImageTooLargeError, match=r"parts of 1200 x 1200 = 1440000 pixels"):
+        decode_image(tiles((8, 8), (1200, 1200)), 8, 8, Resize(), 1_000_000)
+    with pytest.raises(ImageDecodeError, match="parts are more than the picture"):
+        decode_image(tiles((1, 5000), (1000, 1000)), 8, 8, Resize(), 1_000_000)
+
+
+def test_pillow_and_libtiff_see_the_same_tiles():
+    with pytest.raises(ImageDecodeError, match="tag 322 is not one number"):
+        decoded(tiles((8, 8), (16_000, 16), (TILE_WIDTH, LONG, 1, 16)))
+    entry = struct.pack("<HHI", TILE_WIDTH, LONG, 1)
+    signed = tiles((8, 8), (16_000, 16)).replace(entry, struct.pack("<HHI", TILE_WIDTH, 17, 1))
+    with pytest.raises(ImageDecodeError, match="tag 322 is not one number"):
+        decoded(signed)
 
 
 def test_only_the_turn_of_a_common_exif_counts():

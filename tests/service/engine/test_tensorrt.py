@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 
 from service.engine.devices import Device
 from service.engine.errors import DeviceError, ModelLoadError
 from service.engine.gpu import GpuOptions
+from service.engine.providers import create_on_gpu
 from service.engine.tensorrt import (
     MANIFEST,
     EngineKey,
@@ -118,6 +120,21 @@ def test_a_fixed_batch_needs_no_bounds(tmp_path):
         Device("tensorrt"), GpuOptions(), tmp_path, InputShape("x", (4, 3, 32, 32))
     )
     assert not any("profile" in name for name in found)
+
+
+@pytest.mark.parametrize("name", ["input:0", "a,b"])
+def test_a_name_that_bounds_can_not_be_written_for(exported, tmp_path, name):
+    bounded, fixed = InputShape(name, (None, 3, 8, 8)), InputShape(name, (4, 3, 8, 8))
+    with pytest.raises(ModelLoadError, match=f"named {name!r}"):
+        provider_options(Device("tensorrt"), GpuOptions(), tmp_path, bounded)
+    provider_options(Device("tensorrt"), GpuOptions(), tmp_path, fixed)
+    # It is the model's fault and not the GPU's, for who builds its engine too.
+    model = onnx.load(exported.result.path)
+    for node in model.graph.node:
+        node.input[:] = [name if one == "images" else one for one in node.input]
+    model.graph.input[0].name = name
+    with pytest.raises(ModelLoadError, match=f"named {name!r}"):
+        create_on_gpu(model.SerializeToString(), Device("tensorrt"), 1, GpuOptions(), tmp_path)
 
 
 @pytest.mark.parametrize(

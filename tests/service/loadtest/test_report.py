@@ -81,6 +81,15 @@ def test_a_limit_is_held_to_the_gates_and_what_was_tried_above_it_is_not():
     assert as_json(none)["limit"]["requests_per_s"] is None
 
 
+def test_a_rate_at_which_nothing_was_due_fails_unless_it_was_interrupted():
+    nothing = measured(0.1, [])
+    found = report(measured(100, [0.01] * 200), nothing)
+    assert found.failures() == ["0.10/s: no request was due; raise --duration"]
+    assert not as_json(found)["passed"]
+    assert lines(found)[-1] == "failed: 0.10/s: no request was due; raise --duration"
+    assert report(replace(nothing, interrupted=True)).failures() == []
+
+
 def test_a_generator_that_was_late_itself_is_told_from_a_slow_server():
     found = measured(100, [0.002] * 100)
     assert not is_late(found)

@@ -16,10 +16,9 @@ import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from tests.conftest import CLASSES, ROOT, Server, draw, serving
-from tests.service.foreign_models import save
+from tests.service.foreign_models import logarithm
 from tests.system.test_access import create_key
 
 ENVIRONMENT = ROOT / ".venv-clients"
@@ -209,22 +208,8 @@ def test_triton_manages_models(exported, tmp_path):
 
 
 def test_triton_reads_scores_that_are_no_number(tmp_path):
-    """A network that takes the logarithm of less than nothing, for black pictures only."""
     (tmp_path / "logarithm" / "1").mkdir(parents=True)
-    path = tmp_path / "logarithm" / "1" / "model.onnx"
-    save(
-        path,
-        [
-            helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceMean", ["floats"], ["means"], axes=[1, 2], keepdims=0),
-            helper.make_node("Sub", ["means", "one"], ["less"]),
-            helper.make_node("Log", ["less"], ["scores"]),
-        ],
-        [numpy_helper.from_array(np.array(1, np.float32), "one")],
-        ("pixels", TensorProto.UINT8, ("n", 8, 8, 3)),
-        ("scores", ["n", 3]),
-    )
-    (path.parent / "config.toml").write_text("[output]\nkind = 'logits'\n")
+    logarithm(tmp_path / "logarithm" / "1" / "model.onnx")
     pictures = np.stack([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 101, np.uint8)])
     np.save(tmp_path / "pixels.npy", pictures)
     with serving(tmp_path, tmp_path) as server:

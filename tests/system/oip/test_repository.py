@@ -154,7 +154,7 @@ def test_requests_in_work_are_finished_when_their_model_is_unloaded(managed: Man
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for _ in range(5):
+    for _ in range(3):
         assert managed.manage("unload", "cifar10").status_code == 200
         assert managed.status("/v2/models/cifar10/ready") == 503
         assert managed.manage("load", "cifar10").status_code == 200

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from starlette.exceptions import HTTPException
 
-from service.api.auth.build import build_gate
+from service.api.auth.build import build_gate, find_risks
 from service.api.auth.gate import AdminGate, Gate
 from service.api.auth.keys import line_of, new_key
 from service.api.refusals import Refusal
 from service.settings import Settings
+from tests.identity_provider import AUDIENCE, IdentityProvider
 
 KEYS = {
     "predict": new_key(),
@@ -125,6 +126,45 @@ def test_a_gateway_may_use_authorization_for_itself(gate):
     assert status(gate, "POST", "/v1/classify", *headers) == 200
 
 
+def test_a_gateway_may_have_tokens_of_its_own(gate):
+    own, key = ("authorization", "Bearer a.b.c"), ("x-api-key", KEYS["predict"])
+    assert status(gate, "POST", "/v1/classify", own, key) == 200
+    assert status(gate, "POST", LOAD, own, key) == 403
+    assert status(gate, "POST", "/v1/classify", own, ("x-api-key", "wrong")) == 401
+    # A good key in Authorization goes before another.
+    bearer = ("authorization", f"Bearer {KEYS['manage']}")
+    assert status(gate, "POST", "/v1/classify", bearer, key) == 403
+
+
+def test_who_is_asked_for_tokens_has_none_that_mean_somebody_else():
+    with IdentityProvider() as provider:
+        gate = build_gate(guarded_by(provider, api_keys=TEXT), None)
+        key = ("x-api-key", KEYS["predict"])
+        for token in ("a.b.c", "wrong", provider.token(exp=1)):
+            bearer = ("authorization", f"Bearer {token}")
+            assert status(gate, "POST", "/v1/classify", bearer, key) == 401
+        bearer = ("authorization", f"Bearer {KEYS['both']}")
+        assert status(gate, "POST", LOAD, bearer, key) == 200
+        assert status(gate, "POST", "/v1/classify", ("authorization", "Bearer"), key) == 200
+
+
+def guarded_by(provider: IdentityProvider, **changes: Any) -> Settings:
+    return Settings(jwt_issuer=provider.issuer, jwt_audience=AUDIENCE, **changes)
+
+
+def test_a_token_without_a_scope_may_not_even_read():
+    with IdentityProvider() as provider:
+        gate = build_gate(guarded_by(provider), None)
+        for scopes, allowed in ((None, False), ("openid other", False), ("manage", True)):
+            bearer = ("authorization", f"Bearer {provider.token(scope=scopes)}")
+            for request in (("GET", "/v1/models"), ("POST", "/v2/repository/index")):
+                assert status(gate, *request, bearer) == (200 if allowed else 403), scopes
+            assert status(gate, "GET", "/healthz", bearer) == 200
+        bearer = ("authorization", f"Bearer {provider.token(scope=None)}")
+        with pytest.raises(Refusal, match="lacks the scope 'predict' or 'manage'"):
+            asyncio.run(gate.admit(scope("GET", "/v1/models", bearer)))
+
+
 def test_who_lacks_a_scope_is_told_which(gate):
     with pytest.raises(Refusal) as caught:
         asyncio.run(gate.admit(scope("POST", LOAD, ("x-api-key", KEYS["predict"]))))
@@ -174,6 +214,19 @@ def test_a_rate_is_429_and_says_when(gate):
     assert status(gate, "GET", "/healthz", key) == 200
 
 
+def test_what_is_forbidden_costs_as_well_and_says_what_is_left():
+    gate = build_gate(Settings(api_keys=TEXT, rate_limit_requests=2), None)
+    key = ("x-api-key", KEYS["predict"])
+    found = []
+    for _ in range(3):
+        with pytest.raises(Refusal) as caught:
+            asyncio.run(gate.admit(scope("POST", LOAD, key)))
+        left = caught.value.headers["ratelimit"].partition(";t=")[0]
+        found.append((caught.value.status, left))
+        assert caught.value.headers["ratelimit-policy"] == '"requests";q=2;w=1'
+    assert found == [(403, '"requests";r=1'), (403, '"requests";r=0'), (429, '"requests";r=0')]
+
+
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
@@ -191,3 +244,13 @@ def test_a_rate_is_429_and_says_when(gate):
 def test_settings_that_do_nothing_or_harm_are_refused(settings, word):
     with pytest.raises(ValueError, match=word):
         build_gate(Settings(**settings), None)
+
+
+@pytest.mark.parametrize(
+    ("url", "safe"),
+    [("http://id.example.org", False), ("https://id.example.org", True), ("http://[::1]", True)],
+)
+def test_an_issuer_without_tls_is_let_pass_and_named(url, safe):
+    settings = Settings(jwt_issuer=url, jwt_audience="x")
+    build_gate(settings, None)
+    assert [line.partition(" ")[0] for line in find_risks(settings)] == ["jwt_issuer"][safe:]

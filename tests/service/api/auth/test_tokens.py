@@ -240,6 +240,32 @@ def test_a_provider_that_is_down_leaves_the_keys_that_there_are(provider, monkey
     asyncio.run(scenario())
 
 
+def test_a_provider_that_hangs_keeps_those_who_ask_for_a_moment_only(provider, monkeypatch):
+    monkeypatch.setattr(key_set, "_RETRY_S", 0.0)
+    of = verifier(provider)
+
+    async def is_503(token: str) -> None:
+        monkeypatch.setattr(key_set, "_WAIT_S", 0.01)
+        with pytest.raises(Refusal) as caught:
+            await of.verify(token.encode())
+        assert caught.value.code == "identity_provider_unavailable"
+        monkeypatch.setattr(key_set, "_WAIT_S", 60.0)
+
+    async def scenario() -> None:
+        provider.may_answer.clear()
+        await is_503(provider.token())
+        provider.may_answer.set()
+        assert await of.verify(provider.token().encode())
+        provider.add_ec("ec-1")
+        provider.may_answer.clear()
+        await is_503(provider.token("ec-1"))  # for all that is known here its key may be on the way
+        assert await of.verify(provider.token(sub="another").encode())
+        provider.may_answer.set()
+        assert await of.verify(provider.token("ec-1").encode())
+
+    asyncio.run(scenario())
+
+
 def test_a_key_that_the_provider_has_withdrawn_is_forgotten(provider, monkeypatch):
     monkeypatch.setattr(key_set, "_RETRY_S", 0.0)
     of = verifier(provider)

@@ -6,13 +6,12 @@ import asyncio
 import gzip
 
 import pytest
-from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
 from service.api.limits import BodyLimits
-from service.api.oip.body import read_body, read_head, split
+from service.api.oip.body import read_head, reading_body, split
 from service.engine.errors import EmptyRequestError, MalformedRequestError, RequestTooLargeError
 from tests.service.api.handmade import Body as Pieces
 from tests.service.api.handmade import cuts, request_of
@@ -22,15 +21,18 @@ LIMITS = BodyLimits(images=10, image_pixels=10, part_bytes=10_000)
 LENGTH = "inference_header_content_length"
 
 
+async def enter(request: Request) -> None:
+    async with reading_body(request, read_head(request.scope), LIMITS):
+        pass
+
+
 def read(blocks: list[bytes], length: int | None = None, **headers: str) -> tuple[object, bytes]:
     request = request_of(Pieces(blocks), length=length, **headers)
+    request.app.state.inflations = asyncio.Semaphore()
 
     async def reading() -> tuple[object, bytes]:
-        app = FastAPI()
-        app.state.inflations = asyncio.Semaphore()
-        request.scope["app"] = app
-        body = await read_body(request, read_head(request.scope), LIMITS)
-        return body.json, bytes(body.tensors)
+        async with reading_body(request, read_head(request.scope), LIMITS) as body:
+            return body.json, bytes(body.tensors)
 
     return asyncio.run(reading())
 
@@ -50,7 +52,10 @@ def test_without_header_all_of_it_is_json(body, where):
     packed = gzip.compress(body)
     assert read(cut(body, where)) == (body, b"")
     assert read(cut(packed, where), len(packed), content_encoding="gzip") == (body, b"")
-    assert read([body], len(body), content_encoding="Identity") == (body, b"")
+    for plain in ("Identity", "", "identity, identity"):
+        assert read([body], len(body), content_encoding=plain) == (body, b"")
+    coding = "identity, GZIP"
+    assert read(cut(packed, where), len(packed), content_encoding=coding) == (body, b"")
 
 
 @pytest.mark.parametrize(
@@ -80,17 +85,29 @@ def test_what_is_too_large_is_refused_before_and_while_it_is_read():
     pieces = Pieces([b"x"])
     request = request_of(pieces, length=10_001)
     with pytest.raises(RequestTooLargeError, match="10001"):
-        asyncio.run(read_body(request, read_head(request.scope), LIMITS))
+        asyncio.run(enter(request))
     assert pieces.reads == 0
     endless = Pieces([bytes(1000)] * 100)
     request = request_of(endless)
     with pytest.raises(RequestTooLargeError, match="11000"):
-        asyncio.run(read_body(request, read_head(request.scope), LIMITS))
+        asyncio.run(enter(request))
     assert endless.reads == 11
+
+
+def test_another_is_inflated_only_when_this_one_has_been_read():
+    request = request_of(Pieces([gzip.compress(b"x" * 1000)]), content_encoding="gzip")
+
+    async def scenario() -> None:
+        request.app.state.inflations = one = asyncio.Semaphore(1)
+        async with reading_body(request, read_head(request.scope), LIMITS):
+            assert one.locked()
+        assert not one.locked()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("blocks", [[], [b"abc"], [b"abc", b"def"]])
 def test_a_client_that_hangs_up_is_noticed(blocks):
     request = request_of(Pieces(blocks, hang_up=True))
     with pytest.raises(ClientDisconnect):
-        asyncio.run(read_body(request, read_head(request.scope), LIMITS))
+        asyncio.run(enter(request))
