@@ -76,8 +76,9 @@ class Predictions:
             self._counters = {}
 
     def add(self, probabilities: NDArray[np.float32]) -> None:
-        """A batch has run: float32 [N, C], which nobody changes any more."""
-        self._kept.append(probabilities)
+        """A batch has run: float32 [N, C]."""
+        # A copy: what ONNX Runtime gives lies in the session's memory, and keeps all of it.
+        self._kept.append(probabilities.copy())
         self._values += probabilities.size
         if self._values >= _MAX_VALUES or len(self._kept) >= _MAX_BATCHES:
             self.flush()

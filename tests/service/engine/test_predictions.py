@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -109,3 +110,14 @@ def test_no_image_is_lost_or_counted_twice_between_threads(registry):
     reading.join()
     predictions.flush()
     assert counted(registry) == {"1": 6000}
+
+
+def test_nothing_of_a_session_is_kept(registry):
+    predictions = Predictions(PredictionMetrics(registry, 10), "m", "1")
+    answer = scores((0.25, 0.75))  # ONNX Runtime's arrays keep the memory of their session
+    left = weakref.ref(answer)
+    predictions.add(answer)
+    del answer
+    assert left() is None
+    predictions.flush()
+    assert counted(registry) == {"1": 1}
