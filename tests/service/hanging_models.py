@@ -14,8 +14,9 @@ SIDE_PX = 8
 CLASSES = 3
 _CONFIG = '[output]\nkind = "logits"\n'
 _AGES = 10**12  # rounds, of some hundred nanoseconds
-# A window of a million numbers: once for most pictures, nine million times for a white one.
-_WINDOW, _AGES_PX = 1000, 4000
+# A window of a million numbers: once for most pictures, a million times for a white one, which is
+# ten minutes. What is before it can be interrupted, and so must not take long.
+_WINDOW, _AGES_PX = 1000, 2000
 
 
 def looping(folder: Path) -> None:

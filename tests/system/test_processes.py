@@ -15,7 +15,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from typing import IO
 
 import httpx
 import numpy as np
@@ -27,13 +26,9 @@ from tests.conftest import ADARESNET, CLASSES, Exported, Server, draw, free_port
 from tests.system.prometheus import eventually, scrape, total
 
 
-def adaresnet(
-    *args: object, stdin: IO[bytes] | None = None, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def adaresnet(*args: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [str(ADARESNET), *map(str, args)]
-    return subprocess.run(
-        command, stdin=stdin, env=env, capture_output=True, text=True, timeout=240
-    )
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
 
 
 def test_the_whole_line_from_a_folder_of_pictures_to_an_answer(image_folder, tmp_path, rng):
