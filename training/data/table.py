@@ -69,15 +69,15 @@ def read_table(source: str, *, metadata: bool, options: LoadOptions, say: Say) -
 
 
 def _load(source: str, *, metadata: bool) -> dict[str, Any]:
-    import datasets
-
-    datasets.disable_progress_bars()
     path = Path(source)
     # Without the network, 'datasets' takes any name for something that it once cached.
     if not path.is_dir() and not _HUB_NAME.fullmatch(source):
         raise DataError(
             f"{source!r} is no folder, and no name on the hub, which has the form owner/name"
         )
+    import datasets  # which takes seconds
+
+    datasets.disable_progress_bars()
     try:
         if metadata:
             splits = datasets.load_dataset("imagefolder", data_dir=str(path.resolve()))
