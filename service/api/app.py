@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
@@ -212,6 +213,11 @@ async def _watch(
             failing = True
         if first and not repository.catalog:
             _logger.warning("no models in %s yet", repository.root)
+        if first:
+            # What is there now stays. To look through all of it would take the collector 50 ms each
+            # time, in which nobody is answered.
+            gc.collect()
+            gc.freeze()
         first = False
         loaded.set()
         await asyncio.sleep(every_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -103,3 +104,16 @@ def test_of_all_that_is_wrong_with_a_query_one_thing_is_told():
         assert errors[0]["loc"] == ("query", wrong)
         assert len(errors) <= 2
     assert parse_query(b"top_k=3&model=" + b"x" * 1_000).top_k == 3
+
+
+def test_the_collector_looks_only_at_what_comes_after_the_start(tmp_path):
+    async def scenario() -> None:
+        front = create_app(Settings(models=tmp_path), print, load_first=True)
+        async with front.app.router.lifespan_context(front.app):
+            assert gc.get_freeze_count() > 1000
+
+    assert gc.get_freeze_count() < 1000
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.unfreeze()
