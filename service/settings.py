@@ -35,7 +35,12 @@ _KSERVE_FLAGS: dict[str, str | list[str]] = {
 }
 _CONTAINER_FLAGS = ("--model-dir", "--model_dir", "--http-port", "--http_port")
 _NEVER_EMPTY = (
-    *("default_model", "models", "tensorrt_cache", "api_keys_file", "tls_certificate", "tls_key"),
+    "default_model",
+    "models",
+    "tensorrt_cache",
+    "api_keys_file",
+    "tls_certificate",
+    "tls_key",
 )
 
 

@@ -82,7 +82,8 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loaded = asyncio.Event()
         watching = _watch(predictor, settings.repository_poll_s, on_fatal, loaded)
-        async with _in_background(watching, *_among_workers(predictor), *gate.watches()):
+        among_workers = _tell_other_workers(predictor), _follow_other_workers(predictor)
+        async with _in_background(watching, *among_workers, *gate.watches()):
             if load_first:
                 await loaded.wait()
             yield
@@ -221,10 +222,6 @@ async def _watch(
         first = False
         loaded.set()
         await asyncio.sleep(every_s)
-
-
-def _among_workers(predictor: Predictor) -> tuple[Coroutine[Any, Any, None], ...]:
-    return _tell_other_workers(predictor), _follow_other_workers(predictor)
 
 
 async def _tell_other_workers(predictor: Predictor) -> None:

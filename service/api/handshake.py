@@ -7,6 +7,7 @@ nothing would take every open file until then; so here they are of the crowd fro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
@@ -83,19 +84,18 @@ class EncryptedServer:
         handshake.task = self._loop.create_task(self._shake(client, handshake))
         self._handshakes.add(handshake.task)
         handshake.task.add_done_callback(self._handshakes.discard)
+        # Not in the task: one that is cancelled before it begins does nothing at all.
+        handshake.task.add_done_callback(lambda _: handshake.leave())
 
     async def _shake(self, client: socket.socket, handshake: _Handshake) -> None:
-        try:
+        # Who doesn't speak TLS, or too slowly, can't be told anything.
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             await self._loop.connect_accepted_socket(
                 lambda: self._connection(begun=handshake.leave),
                 client,
                 ssl=self._context,
                 ssl_handshake_timeout=self._crowd.limits.head_timeout_s,
             )
-        except (OSError, asyncio.CancelledError):
-            pass  # who doesn't speak TLS, or too slowly, can't be told anything
-        finally:
-            handshake.leave()
 
 
 class _Handshake:
